@@ -409,7 +409,7 @@ impl Message {
         let traced = |trace: Option<TraceContext>| trace.map_or(0, |_| TraceContext::BYTES + 2);
         let topics = |i: &Interest| 8 * i.topics.as_ref().map_or(0, Vec::len);
         8 + match self {
-            Self::Hello(hello) => 410 + topics(&hello.interest) + 34 * hello.proofs.len(),
+            Self::Hello(hello) => 400 + topics(&hello.interest) + 34 * hello.proofs.len(),
             Self::Interest(interest) => 16 + topics(interest),
             Self::Goodbye { .. }
             | Self::Ping { .. }

@@ -80,13 +80,13 @@ pub struct Candidate {
     /// | `configured` | the host's setting `listen.advertise` |
     /// | `listening` | the address that the node listens at |
     /// | `interface` | an address of a network interface, with the listen port |
-    /// | `observed` | from where dialled peers see the node come, with the listen port |
+    /// | `observed` | from where peers see the node come, or where they dialled it, with the listen port |
     /// | `stun`, `http` | the answer of a server that was asked, with the listen port |
     /// | `tcp-mapping` | the mapping of the listen port itself, as a server sees it over TCP |
     /// | `upnp`, `nat-pmp`, `pcp` | a mapping that the router made for the node |
     /// | `relay` | an address at a relay server that listens for the node |
     pub source: String,
-    /// Number of peers that see the node come from its address, in distinct address groups.
+    /// Number of address groups whose peers see the node at its IP address.
     pub votes: u32,
     /// What becomes of it, one of:
     ///

@@ -184,10 +184,6 @@ impl Protocol {
         }
     }
 
-    pub(super) fn is_dial_back(&self, link: LinkId) -> bool {
-        self.links.all.get(&link).is_some_and(|l| l.is_dial_back)
-    }
-
     fn is_dialled(&self, link: LinkId) -> bool {
         self.links.all.get(&link).is_some_and(|l| l.direction == Direction::Outbound)
     }
@@ -197,14 +193,6 @@ impl Protocol {
         let (remote, direction) = (l.remote, l.direction);
         if remote == self.env.me {
             self.on_own_hello(link, direction, hello.incarnation);
-            return;
-        }
-        if hello.dial_back != 0 {
-            self.on_dial_back_hello(link, hello.dial_back);
-            return;
-        }
-        if self.is_dial_back(link) {
-            self.close(link, CloseReason::Requested);
             return;
         }
         let reason = if !self.is_member(link, hello) {
@@ -222,6 +210,14 @@ impl Protocol {
         };
         if let Some(reason) = reason {
             self.refuse(link, reason);
+            return;
+        }
+        if hello.dial_back != 0 {
+            self.on_dial_back_hello(link, hello.dial_back);
+            return;
+        }
+        if self.links.all.get(&link).is_some_and(|l| l.is_dial_back) {
+            self.close(link, CloseReason::Requested);
             return;
         }
         if self.begin_handover(link, hello) {

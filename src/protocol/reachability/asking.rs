@@ -1,21 +1,23 @@
 //! Rounds in which others are asked to dial this node, and what they found.
 //!
 //! ```text
-//!             two saw us dialled, or one and nobody failed
-//!   waiting ──────────────────────────────────────────────► proven ──15 min──► lapsed
-//!      │  ▲                                                    │                  │
-//!      │  └──15 min── not reached ◄──two say that it failed────┴──────────────────┘
-//!      └──two say that it failed──► not reached
+//!              two were seen, or one and none failed
+//!   waiting ─────────────────────────────────────────► proven ──15 min──► lapsed
+//!     │  ▲                                                │                 │
+//!     │  └──15 min── not reached ◄────none was seen and two failed, twice───┘
+//!     └─none was seen, two failed──► not reached
 //! ```
 //!
-//! A round asks up to [`HELPERS`] peers of distinct address groups about one address. One that says
-//! "reached" counts for nothing: what counts is that a stranger came to this node with the round's nonce,
-//! which nobody can pretend who was not let in. "Failed" can be said by anybody, so it takes two. Where two were
-//! asked in vain, as in a network in which each is linked with each, one that came is enough; and what was
-//! proven stays told, as lapsed, until two deny it.
+//! A round asks up to [`HELPERS`] peers of distinct address groups about one address, and others than the
+//! round before if there are. One that says "reached" counts for nothing: what counts is that a stranger
+//! came to this node and said the nonce of the round, which nobody can pretend who was not let in. "Failed"
+//! can be said by anybody: so it takes two in a round in which nobody was seen, and two such rounds in a row
+//! where the address was proven, since one liar may be a helper and another one's dialler. Where others found
+//! nobody to dial, as in a network in which each is linked with each, one that was seen is enough; and what was
+//! proven stays told, as lapsed, until it is denied.
 //!
 //! There is one round a minute at most; an answer is asked for anew after two thirds of its time, and where
-//! nobody could be found to dial, a minute later, and ever later from the fourth time on.
+//! none was found, a minute later, and ever later from the fourth time on.
 //!
 //! Tested by: the tests below, `protocol::tests::reachability`, `sim::tests::reachability`.
 
@@ -67,6 +69,8 @@ pub(super) struct Finding {
     since: MonoTime,
     /// Number of rounds in a row that found nothing out.
     pub(super) tries: u32,
+    /// True: the last round denied what an earlier one proved.
+    is_doubted: bool,
 }
 
 /// A peer that was asked.
@@ -116,6 +120,7 @@ impl Asking {
                 again: now,
                 since: now,
                 tries: 0,
+                is_doubted: false,
             });
         }
         for finding in self.findings.values_mut().filter(|finding| finding.until <= now) {
@@ -147,15 +152,20 @@ impl Asking {
             return None;
         }
         let is_due = |address: &&SocketAddr| {
-            self.findings.get(address).is_some_and(|finding| {
+            self.findings.get(*address).is_some_and(|finding| {
                 let helpers = helpers(**address);
                 let has_waited = finding.tries > 0 || now >= finding.since + SETTLE;
                 finding.again <= now && helpers > 0 && (helpers >= HELPERS || has_waited)
             })
         };
-        let again = |address: &&SocketAddr| self.findings.get(address).map(|f| f.again);
+        let again = |address: &&SocketAddr| self.findings.get(*address).map(|f| f.again);
         // Of equals the first.
         addresses.iter().filter(is_due).min_by_key(again).copied()
+    }
+
+    /// Reports whether a peer was asked in the latest round.
+    pub(super) fn was_asked(&self, helper: &PeerId) -> bool {
+        self.round.iter().flat_map(|round| &round.asked).any(|asked| asked.helper == *helper)
     }
 
     /// Begins a round: these peers are asked, each with a nonce of its own.
@@ -173,8 +183,8 @@ impl Asking {
 
     /// Reports whether a nonce is one of the latest round.
     pub(super) fn is_asked(&self, nonce: u64) -> bool {
-        let asked = self.round.iter().flat_map(|round| &round.asked);
-        nonce != 0 && asked.into_iter().any(|asked| asked.nonce == nonce)
+        let mut asked = self.round.iter().flat_map(|round| &round.asked);
+        nonce != 0 && asked.any(|asked| asked.nonce == nonce)
     }
 
     /// A stranger has come and said the nonce.
@@ -212,10 +222,10 @@ impl Asking {
         let has_time = now < round.until && count(Asked::is_open) > 0;
         let verdict = if seen >= QUORUM {
             Verdict::Proven
-        } else if failed >= QUORUM {
-            Verdict::NotReached
         } else if has_time {
             return None;
+        } else if seen == 0 && failed >= QUORUM {
+            Verdict::NotReached
         } else if seen > 0 && failed == 0 {
             Verdict::Proven
         } else {
@@ -250,10 +260,15 @@ impl Asking {
 impl Finding {
     /// Takes what a round has found.
     fn take(&mut self, verdict: Verdict, now: MonoTime) {
+        let was_proven = matches!(self.verdict, Verdict::Proven | Verdict::Lapsed);
+        let was_doubted = std::mem::take(&mut self.is_doubted);
         if verdict == Verdict::Waiting {
             self.tries = self.tries.saturating_add(1);
             let doublings = self.tries.saturating_sub(PATIENCE).min(8);
             self.again = now + (ASK_EVERY * (1 << doublings)).min(ASK_AGAIN_AFTER);
+        } else if verdict == Verdict::NotReached && was_proven && !was_doubted {
+            self.is_doubted = true;
+            self.again = now + ASK_EVERY;
         } else {
             (self.verdict, self.tries) = (verdict, 0);
             (self.until, self.again) = (now + COUNTS_FOR, now + ASK_AGAIN_AFTER);
@@ -285,18 +300,19 @@ mod tests {
 
     #[test]
     fn two_of_three_decide_and_a_word_alone_proves_nothing() {
-        for (seen, answers, expected) in [
-            (&[1, 2][..], &[][..], Some(Verdict::Proven)),
+        let cases: [(&[u64], &[(u8, O)], Option<Verdict>); 10] = [
+            (&[1, 2], &[], Some(Verdict::Proven)),
             (&[1], &[(2, O::Reached), (3, O::Reached)], Some(Verdict::Proven)),
             (&[], &[(1, O::Reached), (2, O::Reached), (3, O::Reached)], Some(Verdict::Waiting)),
-            (&[], &[(1, O::Failed), (2, O::Failed)], Some(Verdict::NotReached)),
+            (&[], &[(1, O::Failed), (2, O::Failed), (3, O::Refused)], Some(Verdict::NotReached)),
             (&[1], &[(1, O::Failed), (2, O::Failed), (3, O::Refused)], Some(Verdict::Waiting)),
             (&[1, 2], &[(3, O::Failed)], Some(Verdict::Proven)),
             (&[], &[(1, O::Failed), (2, O::Refused), (3, O::Refused)], Some(Verdict::Waiting)),
             (&[1], &[(2, O::Refused), (3, O::Refused)], Some(Verdict::Proven)),
-            (&[1], &[(2, O::Failed)], None),
+            (&[], &[(1, O::Failed), (2, O::Failed)], None),
             (&[1], &[], None),
-        ] {
+        ];
+        for (seen, answers, expected) in cases {
             let mut asking = Asking::default();
             begun(&mut asking, 3, at(0));
             seen.iter().for_each(|nonce| asking.note_seen(*nonce));
@@ -341,13 +357,15 @@ mod tests {
         assert_eq!(asking.end_round(at(1014)), None);
         assert_eq!(asking.end_round(at(1015)), Some((HERE, Verdict::Waiting, 3)));
         assert_eq!(verdict(&mut asking, at(1015)), Verdict::Lapsed, "nobody denies it");
-        begun(&mut asking, 2, at(1100));
-        for n in 1..=2 {
-            assert!(asking.note_answer(&peer(n), u64::from(n), O::Failed));
+        for (now, expected) in [(1100, Verdict::Lapsed), (1200, Verdict::NotReached)] {
+            begun(&mut asking, 2, at(now));
+            for n in 1..=2 {
+                assert!(asking.note_answer(&peer(n), u64::from(n), O::Failed));
+            }
+            assert_eq!(asking.end_round(at(now + 1)), Some((HERE, Verdict::NotReached, 0)));
+            assert_eq!(verdict(&mut asking, at(now + 2)), expected);
         }
-        assert_eq!(asking.end_round(at(1101)), Some((HERE, Verdict::NotReached, 0)));
-        assert_eq!(verdict(&mut asking, at(1102)), Verdict::NotReached);
-        assert_eq!(verdict(&mut asking, at(1101 + 900)), Verdict::Waiting);
+        assert_eq!(verdict(&mut asking, at(1201 + 900)), Verdict::Waiting);
         asking.keep(&[], at(2100));
         assert_eq!(asking.len(), 0);
     }

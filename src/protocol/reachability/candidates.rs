@@ -101,8 +101,9 @@ impl Candidates {
         let is_relay = |draft: &&CandidateDraft| draft.source == CandidateSource::Relay;
         let mapped = |draft: &&CandidateDraft| rank(draft.source) == 0;
         let (first, rest): (Vec<_>, Vec<_>) = self.drafts.iter().partition(mapped);
-        let drafts =
-            |list: Vec<&CandidateDraft>| list.into_iter().filter_map(|d| self.drafted(d, votes));
+        let drafts = |list: Vec<&CandidateDraft>| {
+            list.into_iter().filter_map(move |d| self.drafted(d, votes))
+        };
         drafts(first).for_each(&mut add);
         if let Some(listening) = self.listening {
             for named in votes.named() {
@@ -218,7 +219,7 @@ fn rank(source: CandidateSource) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{MonoTime, PeerId};
+    use crate::types::{Direction, MonoTime, PeerId};
 
     fn draft(endpoint: &str, source: CandidateSource) -> CandidateDraft {
         CandidateDraft { endpoint: endpoint.parse().unwrap(), source }
@@ -232,7 +233,8 @@ mod tests {
         let mut votes = Votes::default();
         for (n, (voter, ip)) in (1..).zip(list) {
             let peer = PeerId::from_bytes([n; 32]);
-            votes.note_vote(peer, at(voter), ip.parse().unwrap(), MonoTime::ZERO);
+            let voter = (at(voter), Direction::Outbound);
+            votes.note_vote(peer, voter, ip.parse().unwrap(), MonoTime::ZERO);
         }
         votes.settle(MonoTime::ZERO);
         votes
@@ -253,7 +255,7 @@ mod tests {
             draft("100.64.0.7:5001", S::Upnp),
             draft("192.0.2.1:5001", S::Stun),
             draft("192.0.2.1:7000", S::TcpMapping),
-            draft("127.0.0.1:0", S::Stun),
+            draft("0.0.0.0:9", S::Stun),
         ]);
         let votes = seen(&[("198.51.100.1:1", "192.0.2.1"), ("10.0.0.2:1", "10.0.0.1")]);
         let places = candidates.places(&votes);

@@ -266,6 +266,7 @@ impl Protocol {
         let is_allowed = policy_allows(self.env.config.discovery.addresses, scope_of(l), &endpoint)
             && self.env.config.network.trust.allows(&peer)
             && !self.guard.is_banned(&peer, self.env.corroborated())
+            && self.membership.is_breaker_closed(&peer)
             && is_port_dialled_back(address.port());
         let is_own = peer == self.env.me
             || self.membership.dead_ends.own_until(&endpoint, now).is_some()

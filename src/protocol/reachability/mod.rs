@@ -98,9 +98,9 @@ impl OwnReach {
         }
     }
 
-    /// Returns the addresses at which peers see this node, best first.
+    /// Returns the addresses at which dialled peers see this node, best first.
     pub(super) fn observed(&self) -> impl Iterator<Item = IpAddr> {
-        self.votes.named().iter().map(|named| named.ip)
+        self.votes.named().iter().filter(|named| named.is_seen).map(|named| named.ip)
     }
 
     fn verdict(&self, address: SocketAddr) -> Verdict {
@@ -115,7 +115,7 @@ impl Protocol {
         self.settle_reachability();
     }
 
-    /// A peer says from where it sees this node come.
+    /// A peer says from where it sees this node come, or where it dialled it.
     pub(in crate::protocol) fn note_observed(&mut self, link: LinkId, observed: Option<IpAddr>) {
         let Some(l) = self.links.all.get_mut(&link) else { return };
         // Where the peer's address is unknown, a proxy stands between, and the peer sees that.
@@ -125,9 +125,8 @@ impl Protocol {
         if let Some(up) = &mut l.up {
             up.observed = observed;
         }
-        // A peer that dialled us already knows an address of ours: only where we dialled is it a vote.
-        if let Some(ip) = observed.filter(|_| direction == Direction::Outbound) {
-            self.reachability.votes.note_vote(peer, voter, ip, self.env.now);
+        if let Some(ip) = observed {
+            self.reachability.votes.note_vote(peer, (voter, direction), ip, self.env.now);
         }
         self.settle_reachability();
     }
@@ -170,18 +169,16 @@ impl Protocol {
         let Some(l) = self.links.all.get(&link) else { return };
         let (from, is_inbound) = (l.address, l.direction == Direction::Inbound);
         if !is_inbound || !self.reachability.asking.is_asked(nonce) {
+            // Whoever says so was told wrong by somebody else, or comes late.
             self.env.counters.dial_backs_unasked += 1;
-            self.refuse(link, CloseReason::Violation);
-            return;
-        }
-        if from.is_some_and(|from| self.is_stranger(from.ip(), Some(link))) {
+        } else if from.is_some_and(|from| self.is_stranger(from.ip(), Some(link))) {
             self.env.counters.dial_backs_seen += 1;
             self.reachability.asking.note_seen(nonce);
         } else {
             self.env.counters.dial_backs_doubted += 1;
         }
         if let Some(l) = self.links.all.get_mut(&link) {
-            l.is_dial_back = true;
+            l.is_dial_back |= is_inbound;
         }
         self.close(link, CloseReason::Requested);
         self.settle_reachability();
@@ -246,6 +243,7 @@ impl Protocol {
     fn begin_round(&mut self, address: SocketAddr) {
         let mut helpers: Vec<_> = self.helpers(address).collect();
         self.env.rng.shuffle(&mut helpers);
+        helpers.sort_by_key(|helper| self.reachability.asking.was_asked(&helper.peer));
         let mut groups = BTreeSet::new();
         helpers.retain(|helper| groups.insert(helper.group));
         helpers.truncate(HELPERS);
@@ -310,7 +308,8 @@ impl Protocol {
             return (reach.state.clone(), None);
         }
         let best = addresses.iter().map(|at| AddressScope::of(at.ip())).max();
-        let deciding = || addresses.iter().filter(|at| Some(AddressScope::of(at.ip())) == best);
+        let deciding =
+            || addresses.iter().filter(move |at| Some(AddressScope::of(at.ip())) == best);
         let until = |at: &SocketAddr| reach.asking.finding(*at).map(|finding| finding.until);
         let places = reach.candidates.places(&reach.votes);
         let is_proven = |at: &SocketAddr| reach.verdict(*at) == Verdict::Proven;

@@ -1,8 +1,9 @@
 //! Own addresses, as peers see them.
 //!
-//! Each peer that this node dialled says once, in its hello, from where it sees the node come. That is
+//! Each linked peer says once, in its hello, from where it sees the node come or where it dialled it. That is
 //! one vote, the latest of each peer, and it counts for as long as its link is up and for
-//! [`VOTE_AFTER_LINK`] after. Addresses that linked peers vote for come first, those that peers of more
+//! [`VOTE_AFTER_LINK`] after. Votes of peers that this node dialled count before those of peers that dialled
+//! it, since those choose themselves. Addresses that linked peers vote for come first, those that peers of more
 //! address groups see before others, then those with most votes, and the newest before older ones; then those
 //! of links that have ended, the newest first. So a node that roams names its present address first, and its
 //! earlier ones vanish. While no vote is left, as when the node is cut off, the last answer stays: nothing
@@ -17,11 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::types::{AddressScope, Endpoint, MonoTime, PeerId};
+use crate::types::{AddressScope, Direction, Endpoint, MonoTime, PeerId};
 
 /// Maximum number of addresses that are named.
 const MAX_NAMED: usize = 4;
-/// Maximum number of peers whose vote is remembered: as many as there may be links.
+/// Maximum number of peers whose vote is remembered: half as many as there may be links.
 pub(in crate::protocol) const MAX_VOTES: usize = 64;
 /// Time for which a vote counts after its link has ended.
 const VOTE_AFTER_LINK: Duration = Duration::from_mins(5);
@@ -29,8 +30,10 @@ const VOTE_AFTER_LINK: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 struct Vote {
     address: IpAddr,
-    /// Address at which the peer was dialled.
+    /// Where the peer is.
     voter: SocketAddr,
+    /// Side that dialled.
+    direction: Direction,
     /// Time when the peer first said so.
     since: MonoTime,
     /// End of the vote; `None` while its link is up.
@@ -43,7 +46,9 @@ pub(super) struct Named {
     pub(super) ip: IpAddr,
     /// Number of address groups that the voters are in.
     pub(super) groups: u32,
-    /// True: voters of this site see it.
+    /// True: peers that this node dialled see it.
+    pub(super) is_seen: bool,
+    /// True: such peers of this site do.
     pub(super) is_seen_inside: bool,
 }
 
@@ -58,18 +63,43 @@ pub(in crate::protocol) struct Votes {
 #[derive(Debug, Default)]
 struct Standing {
     groups: BTreeSet<u64>,
-    linked_groups: BTreeSet<u64>,
-    linked: usize,
+    /// Groups, and number, of the linked voters that were dialled, and of those that dialled.
+    dialled: (BTreeSet<u64>, usize),
+    accepted: (BTreeSet<u64>, usize),
     newest: MonoTime,
+    is_seen: bool,
     is_seen_inside: bool,
 }
 
+impl Standing {
+    fn add(&mut self, vote: &Vote) {
+        let group = Endpoint::from(vote.voter).group();
+        let is_dialled = vote.direction == Direction::Outbound;
+        self.groups.insert(group);
+        if vote.until.is_none() {
+            let side = if is_dialled { &mut self.dialled } else { &mut self.accepted };
+            side.0.insert(group);
+            side.1 += 1;
+        }
+        self.newest = self.newest.max(vote.since);
+        self.is_seen |= is_dialled;
+        self.is_seen_inside |=
+            is_dialled && AddressScope::of(vote.voter.ip()) < AddressScope::Public;
+    }
+
+    /// Returns what it is ranked by, the least first.
+    fn rank(&self) -> impl Ord + use<> {
+        let side = |side: &(BTreeSet<u64>, usize)| (side.0.len(), side.1);
+        Reverse((side(&self.dialled), side(&self.accepted), self.newest))
+    }
+}
+
 impl Votes {
-    /// A peer of a link that is up, dialled at `voter`, says where it sees us come from.
+    /// A peer at `voter`, of a link that is up, says where it sees or dialled us.
     pub(super) fn note_vote(
         &mut self,
         peer: PeerId,
-        voter: SocketAddr,
+        (voter, direction): (SocketAddr, Direction),
         address: IpAddr,
         now: MonoTime,
     ) {
@@ -79,12 +109,15 @@ impl Votes {
         let before = self.votes.remove(&peer).filter(|vote| vote.address == address);
         let since = before.map_or(now, |vote| vote.since);
         if self.votes.len() >= MAX_VOTES {
-            let end = |(_, vote): &(&PeerId, &Vote)| (vote.until.is_none(), vote.until, vote.since);
+            let end = |(_, vote): &(&PeerId, &Vote)| {
+                let is_dialled = vote.direction == Direction::Outbound;
+                (vote.until.is_none(), is_dialled, vote.until, vote.since)
+            };
             if let Some(first) = self.votes.iter().min_by_key(end).map(|(peer, _)| *peer) {
                 self.votes.remove(&first);
             }
         }
-        self.votes.insert(peer, Vote { address, voter, since, until: None });
+        self.votes.insert(peer, Vote { address, voter, direction, since, until: None });
     }
 
     /// The link with a peer has ended.
@@ -102,21 +135,14 @@ impl Votes {
         }
         let mut standings: BTreeMap<IpAddr, Standing> = BTreeMap::new();
         for vote in self.votes.values() {
-            let standing = standings.entry(vote.address).or_default();
-            let group = Endpoint::from(vote.voter).group();
-            standing.groups.insert(group);
-            if vote.until.is_none() {
-                standing.linked += 1;
-                standing.linked_groups.insert(group);
-            }
-            standing.newest = standing.newest.max(vote.since);
-            standing.is_seen_inside |= AddressScope::of(vote.voter.ip()) < AddressScope::Public;
+            standings.entry(vote.address).or_default().add(vote);
         }
         let mut ranked: Vec<_> = standings.into_iter().collect();
-        ranked.sort_by_key(|(_, s)| Reverse((s.linked_groups.len(), s.linked, s.newest)));
+        ranked.sort_by_key(|(_, standing)| standing.rank());
         let named = ranked.into_iter().take(MAX_NAMED).map(|(ip, standing)| Named {
             ip,
             groups: u32::try_from(standing.groups.len()).unwrap_or(u32::MAX),
+            is_seen: standing.is_seen,
             is_seen_inside: standing.is_seen_inside,
         });
         self.named = named.collect();
@@ -152,7 +178,8 @@ mod tests {
 
     /// A vote of the `n`-th peer, which is in an address group of its own.
     fn vote(votes: &mut Votes, n: u8, address: IpAddr, now: MonoTime) {
-        votes.note_vote(peer(n), SocketAddr::from(([10, n, 0, 1], 5001)), address, now);
+        let voter = (SocketAddr::from(([10, n, 0, 1], 5001)), Direction::Outbound);
+        votes.note_vote(peer(n), voter, address, now);
     }
 
     fn named(votes: &mut Votes, now: MonoTime) -> Vec<IpAddr> {
@@ -190,11 +217,24 @@ mod tests {
             vote(&mut votes, n, ip(1), at(0));
         }
         for n in 10..30 {
-            let voter = SocketAddr::from(([172, 16, 0, n], 5001));
+            let voter = (SocketAddr::from(([172, 16, 0, n], 5001)), Direction::Outbound);
             votes.note_vote(peer(n), voter, ip(2), at(1));
         }
         assert_eq!(named(&mut votes, at(2)), [ip(1), ip(2)]);
         assert_eq!((votes.named()[0].groups, votes.named()[1].groups), (2, 1));
+    }
+
+    #[test]
+    fn who_dialled_us_has_a_say_after_those_whom_we_dialled() {
+        let mut votes = Votes::default();
+        for n in 10..40 {
+            let voter = (SocketAddr::from(([60, n, 0, 1], 5001)), Direction::Inbound);
+            votes.note_vote(peer(n), voter, ip(2), at(1));
+        }
+        assert_eq!(named(&mut votes, at(1)), [ip(2)]);
+        assert!(!votes.named()[0].is_seen);
+        vote(&mut votes, 1, ip(1), at(0));
+        assert_eq!(named(&mut votes, at(2)), [ip(1), ip(2)]);
     }
 
     #[test]
@@ -224,9 +264,12 @@ mod tests {
     #[test]
     fn only_voters_of_the_site_see_an_address_of_the_site() {
         let mut votes = Votes::default();
-        votes.note_vote(peer(1), SocketAddr::from(([198, 51, 100, 1], 5001)), ip(1), at(0));
+        let afar = SocketAddr::from(([198, 51, 100, 1], 5001));
+        votes.note_vote(peer(1), (afar, Direction::Outbound), ip(1), at(0));
+        let near = SocketAddr::from(([10, 7, 0, 1], 5001));
+        votes.note_vote(peer(3), (near, Direction::Inbound), ip(1), at(0));
         votes.settle(at(0));
-        assert!(!votes.named()[0].is_seen_inside);
+        assert!(votes.named()[0].is_seen && !votes.named()[0].is_seen_inside);
         vote(&mut votes, 2, ip(1), at(0));
         votes.settle(at(0));
         assert!(votes.named()[0].is_seen_inside);

@@ -257,7 +257,7 @@ fn a_dialler_says_the_nonce_once_and_has_no_link() {
 fn a_dial_back_that_fails_or_takes_too_long_is_told() {
     let mut dialler = Node::new();
     let helper = dialler.meets(2);
-    let mut begin = |dialler: &mut Node, nonce, n| {
+    let begin = |dialler: &mut Node, nonce, n| {
         dialler.wait(secs(61));
         dialler.task(helper, nonce, at(n), n);
         match dialler.dials().pop() {
@@ -403,11 +403,15 @@ fn an_address_is_told_once_strangers_have_dialled_it() {
     assert_eq!((counters.dial_backs_asked, counters.dial_backs_seen), (3, 2));
     assert_eq!((counters.addresses_proven, counters.dial_backs_unanswered), (1, 1));
     // Asked again in time, and denied.
-    node.wait(secs(620));
-    let again = super::reachability::asked(&mut node, &links);
-    assert_eq!(again.len(), 3);
-    for (link, nonce) in &again[..2] {
-        node.says(*link, result(*nonce, Outcome::Failed));
+    node.wait(secs(605));
+    for _ in 0..2 {
+        assert_eq!((node.told(), node.states()), (Vec::new(), Vec::new()));
+        let again = self::asked(&mut node, &links);
+        assert_eq!(again.len(), 3);
+        for (link, nonce) in again {
+            node.says(link, result(nonce, Outcome::Failed));
+        }
+        node.wait(secs(66));
     }
     assert_eq!(node.told(), [Vec::<String>::new()]);
     assert_eq!(node.states(), [Reachability::Private]);
@@ -433,7 +437,6 @@ fn who_is_no_stranger_proves_nothing_and_who_was_not_asked_is_refused() {
     let link = comes(&mut node, 32, at(32), 12345);
     assert_eq!(node.node.closed.last(), Some(&link));
     assert_eq!(node.counters().dial_backs_unasked, 1);
-    assert_eq!(node.counters().links_closed_violation, 1);
 }
 
 #[test]
@@ -484,7 +487,9 @@ fn peers_that_do_not_take_part_are_not_asked_and_a_node_that_does_not_listen_ask
     assert!(why.contains("takes part"), "{why}");
     let mut silent = Node::new();
     silent.node = SingleNode::new(ME, &Config::lan(), Vec::new());
-    (2..6).for_each(|n| drop(silent.linked(n, at(n), Some(here().ip()))));
+    for n in 2..6 {
+        silent.linked(n, at(n), Some(here().ip()));
+    }
     silent.wait(secs(30));
     assert_eq!(silent.counters().dial_backs_asked, 0);
     assert_eq!(silent.node.protocol.reachability().state, Reachability::Private);
