@@ -384,7 +384,7 @@ async fn each_run_signs_its_record_above_that_of_the_last() {
     store.upsert(&[earlier]).await.unwrap();
     let mut last = seq;
     for _ in 0..2 {
-        let peers: Arc<dyn PeerStore> = store.clone();
+        let peers = store.clone();
         let node = start(builder().identity(me.clone()).peer_store(peers)).await;
         let seq = own().await;
         assert!(seq > last, "{seq} after {last}");
