@@ -101,10 +101,8 @@ impl Candidates {
         let is_relay = |draft: &&CandidateDraft| draft.source == CandidateSource::Relay;
         let mapped = |draft: &&CandidateDraft| rank(draft.source) == 0;
         let (first, rest): (Vec<_>, Vec<_>) = self.drafts.iter().partition(mapped);
-        let drafts = |list: Vec<&CandidateDraft>| {
-            list.into_iter().filter_map(move |d| self.drafted(d, votes))
-        };
-        drafts(first).for_each(&mut add);
+        let drafted = |draft: &CandidateDraft| self.drafted(draft, votes);
+        first.into_iter().filter_map(drafted).for_each(&mut add);
         if let Some(listening) = self.listening {
             for named in votes.named() {
                 let address = SocketAddr::new(named.ip, listening.port());
@@ -113,7 +111,7 @@ impl Candidates {
             }
         }
         let (relays, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(is_relay);
-        drafts(rest).for_each(&mut add);
+        rest.into_iter().filter_map(drafted).for_each(&mut add);
         for relay in relays {
             let (endpoint, source) = (relay.endpoint.with_pin(None), relay.source);
             add(Place { endpoint, source, role: Role::Relayed, votes: 0, address: None });

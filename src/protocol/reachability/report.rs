@@ -4,7 +4,7 @@
 
 use crate::protocol::Protocol;
 use crate::types::reachability::candidate_state as state;
-use crate::types::{Candidate, Endpoint, ReachabilityReport, WallTime};
+use crate::types::{Candidate, Endpoint, ReachabilityReport};
 
 use super::asking::Verdict;
 use super::candidates::{Place, Role};
@@ -19,16 +19,12 @@ impl Protocol {
         let shown = |endpoints: &[Endpoint]| endpoints.iter().map(Endpoint::to_string).collect();
         ReachabilityReport {
             state: reach.state.clone(),
-            until: reach.until.map(|at| self.wall_of(at.since(self.env.now))),
+            until: reach.until.map(|at| self.env.wall.plus(at.since(self.env.now))),
             listening: reach.candidates.listening.iter().map(ToString::to_string).collect(),
             advertised: shown(self.membership.record.endpoints()),
             candidates,
             ..ReachabilityReport::default()
         }
-    }
-
-    fn wall_of(&self, from_now: std::time::Duration) -> WallTime {
-        self.env.wall.plus(from_now)
     }
 
     fn told_of(&self, place: &Place) -> Candidate {

@@ -47,6 +47,14 @@ fn counters(world: &World, node: usize) -> Counters {
     world.protocol(node).expect("it runs").counters().clone()
 }
 
+/// States that the host of a node was told.
+fn told_states(recorder: &Recorder, node: usize) -> Vec<Reachability> {
+    recorder.of_node(node, |event| match event {
+        Event::ReachabilityChanged { state } => Some(state.clone()),
+        _ => None,
+    })
+}
+
 /// Servers of a network, but for the first: it is linked with all, and so a stranger to none.
 fn provable() -> std::ops::Range<usize> {
     1..20
@@ -74,9 +82,8 @@ fn plain_servers_are_proven_told_and_proven_anew() {
             let known = provable().filter(|other| *other != node);
             let of = |other| world.record_endpoints(node, other);
             assert!(known.clone().all(|other| of(other) == [world.endpoint(other)]));
-            let is_change = |event: &Event| matches!(event, Event::ReachabilityChanged { .. });
-            let changes = recorder.of_node(node, |event| is_change(event).then_some(()));
-            assert_eq!(changes.len(), 1, "node {node}, once for good");
+            // Where strangers are few, an answer may come late; nobody denies it.
+            assert!(!told_states(&recorder, node).contains(&Reachability::Private), "node {node}");
         }
         // Forty minutes hold four times ten.
         assert!((3..=5).contains(&(proven(&world) - before)), "{}", proven(&world) - before);
@@ -139,11 +146,7 @@ fn liars_change_nothing() {
         let recorder = Recorder::of(&mut world);
         world.run_for(secs(2400));
         for node in provable() {
-            let denied = recorder.of_node(node, |event| match event {
-                Event::ReachabilityChanged { state: Reachability::Private } => Some(()),
-                _ => None,
-            });
-            assert!(denied.is_empty(), "node {node}");
+            assert!(!told_states(&recorder, node).contains(&Reachability::Private), "node {node}");
             assert_eq!(told(&world, node), [world.endpoint(node)]);
         }
         world.assert_clean();
