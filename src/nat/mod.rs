@@ -28,7 +28,7 @@ pub(crate) use interfaces::addresses;
 #[cfg(feature = "stun")]
 pub(crate) use outside::{Family, StunServer};
 #[cfg(feature = "stun")]
-pub(crate) use query::{Mapped, mapped};
+pub(crate) use query::mapped;
 #[cfg(feature = "stun")]
 pub use stun::StunProber;
 #[cfg(feature = "stun")]
