@@ -1,5 +1,8 @@
 //! Ways to learn what lies between this node and its peers.
 
+// Without a node nobody asks.
+#![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports))]
+
 #[cfg(feature = "stun")]
 mod behaviour;
 #[cfg(all(feature = "stun", feature = "grpc"))]
