@@ -1,5 +1,8 @@
 //! Ways to learn what lies between this node and its peers.
 
+// Without a node nobody asks.
+#![cfg_attr(not(feature = "node"), allow(dead_code, unused_imports))]
+
 #[cfg(feature = "stun")]
 mod behaviour;
 #[cfg(all(feature = "stun", feature = "grpc"))]
@@ -28,7 +31,7 @@ pub(crate) use interfaces::addresses;
 #[cfg(feature = "stun")]
 pub(crate) use outside::{Family, StunServer};
 #[cfg(feature = "stun")]
-pub(crate) use query::{Mapped, mapped};
+pub(crate) use query::mapped;
 #[cfg(feature = "stun")]
 pub use stun::StunProber;
 #[cfg(feature = "stun")]
