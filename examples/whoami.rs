@@ -98,9 +98,6 @@ async fn learn(
 
 /// Reports whether each server that was named has answered or failed, over TCP too.
 fn is_complete(report: &ReachabilityReport, seen: &BTreeMap<String, String>, args: &Args) -> bool {
-    let is_told = |names: &mut dyn Iterator<Item = &String>, kind: &str| {
-        names.any(|name| name.starts_with(kind))
-    };
     let mut kinds = Vec::new();
     if !args.stun.is_empty() {
         let mapping = report.candidates.iter().any(|found| found.source == "tcp-mapping");
@@ -112,9 +109,8 @@ fn is_complete(report: &ReachabilityReport, seen: &BTreeMap<String, String>, arg
     if !args.http_lookup.is_empty() {
         kinds.push("http");
     }
-    kinds
-        .iter()
-        .all(|kind| is_told(&mut seen.keys(), kind) || is_told(&mut report.failed.keys(), kind))
+    let told = seen.keys().chain(report.failed.keys());
+    kinds.iter().all(|kind| told.clone().any(|name| name.starts_with(kind)))
 }
 
 fn print(report: &ReachabilityReport, seen: &BTreeMap<String, String>) {
