@@ -15,6 +15,7 @@ use crate::types::{Endpoint, Scheme};
 
 use super::proxy;
 use super::ranges::{secs, within, within_span};
+use super::relay::RelayServer;
 use super::sections::{MINUTE, span};
 
 /// Maximum number of servers of each kind.
@@ -176,15 +177,7 @@ fn check_http(text: &str) -> Result<(), String> {
 }
 
 fn check_relay(text: &str) -> Result<(), String> {
-    let rest = RELAY_SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme));
-    let rest = rest.ok_or("begins with neither turn: nor turns:")?;
-    let wanted = "is not turn:USER:PASSWORD@HOST";
-    let (credentials, host) = rest.rsplit_once('@').ok_or(wanted)?;
-    let (user, password) = credentials.split_once(':').ok_or(wanted)?;
-    if user.is_empty() || password.is_empty() {
-        return Err(wanted.to_owned());
-    }
-    check_host(host)
+    RelayServer::new(text).map(drop)
 }
 
 #[cfg(test)]

@@ -190,6 +190,10 @@ pub enum StartError {
     /// cannot: no retry helps.
     #[error("compat.enabled needs the built-in transports, and others were given to the builder")]
     CompatTransport,
+    /// Relay servers are to listen for the node, and the host gave transports of its own, which cannot: no
+    /// retry helps.
+    #[error("nat.relays needs the built-in transports, and others were given to the builder")]
+    RelayTransport,
     /// Neither a transport was given nor is one built in; no retry helps.
     #[error("no transport: give one to the builder or build with the feature `grpc`")]
     NoTransport,

@@ -168,6 +168,7 @@ fn with_causes(samples: &mut Samples) {
         Listen => listen("cannot listen on 127.0.0.1:5001"),
         Transport => StartError::Transport { source: echo() },
         Store => StartError::from(store()),
+        RelayTransport => StartError::RelayTransport,
         CompatTransport => StartError::CompatTransport,
         NoTransport => StartError::NoTransport,
         Identity => StartError::from(identity()),

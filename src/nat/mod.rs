@@ -21,6 +21,8 @@ mod stun;
 mod tcp_mapping;
 #[cfg(all(test, feature = "stun"))]
 mod tests;
+#[cfg(feature = "turn")]
+mod turn;
 
 #[cfg(feature = "stun")]
 pub(crate) use behaviour::classify;
@@ -36,3 +38,5 @@ pub(crate) use query::mapped;
 pub use stun::StunProber;
 #[cfg(feature = "stun")]
 pub(crate) use tcp_mapping::mapped as tcp_mapped;
+#[cfg(feature = "turn")]
+pub(crate) use turn::relay;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
+#[cfg(feature = "turn")]
+use crate::error::ConfigError;
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
@@ -411,6 +413,7 @@ impl PeerNodeBuilder {
         let Ways {
             dialling: transports,
             listening,
+            relays,
             #[cfg(feature = "compat")]
             compat,
         } = ways(self.transports, &identity, &self.config, running)?;
@@ -426,7 +429,7 @@ impl PeerNodeBuilder {
                 .storage
                 .transactions
                 .unwrap_or_else(|| Storage::memory_transactions(Some(MEMORY_LOG))),
-            outside: Outside::new(&self.config.nat, self.probers, Relays::default())?,
+            outside: Outside::new(&self.config.nat, self.probers, relays)?,
             validator: self.validator,
             config: self.config,
             identity,
@@ -460,6 +463,8 @@ struct Ways {
     /// Transports that peers are dialled with.
     dialling: Vec<Arc<dyn Transport>>,
     listening: Vec<Arc<dyn Transport>>,
+    /// Servers that listen for the node.
+    relays: Relays,
     #[cfg(feature = "compat")]
     compat: Option<super::start::Compat>,
 }
@@ -474,9 +479,13 @@ fn ways(
         if config.compat.enabled {
             return Err(StartError::CompatTransport);
         }
+        if !config.nat.relays.is_empty() {
+            return Err(StartError::RelayTransport);
+        }
         return Ok(Ways {
             dialling: given.clone(),
             listening: given,
+            relays: Relays::default(),
             #[cfg(feature = "compat")]
             compat: None,
         });
@@ -509,9 +518,14 @@ fn ways(
         let serves = config.compat.enabled && config.listen.address.is_some();
         #[cfg(feature = "compat")]
         let compat = serves.then(|| compat(&transport, identity, config));
+        #[cfg(feature = "turn")]
+        let relays = relays(&transport, config)?;
+        #[cfg(not(feature = "turn"))]
+        let relays = Relays::default();
         Ok(Ways {
             dialling: rungs,
             listening: vec![Arc::new(transport)],
+            relays,
             #[cfg(feature = "compat")]
             compat,
         })
@@ -521,6 +535,32 @@ fn ways(
         let _ = (identity, config, is_running);
         Err(StartError::NoTransport)
     }
+}
+
+/// Servers that are to listen for a node which listens itself: what they bring is accepted there.
+#[cfg(feature = "turn")]
+fn relays(
+    transport: &crate::transport::GrpcTransport,
+    config: &Config,
+) -> Result<Relays, StartError> {
+    use super::reachability::Relay;
+    use crate::config::RelayServer;
+    let mut relays = Relays::default();
+    if config.listen.address.is_none() {
+        return Ok(relays);
+    }
+    for text in &config.nat.relays {
+        // Checked before, as all of the configuration.
+        let server = RelayServer::new(text).map_err(|reason| {
+            let server = String::new();
+            ConfigError::NatServer { field: "nat.relays", server, reason }
+        })?;
+        let name = server.to_string();
+        let (tell, relayed) = watch::channel(None);
+        let run = crate::nat::relay(transport, server, relays.permitted.subscribe(), tell);
+        relays.servers.push(Relay { name, relayed, run });
+    }
+    Ok(relays)
 }
 
 /// Has clients of the original served on the ports of a transport.

@@ -7,6 +7,9 @@ mod admin;
 mod bad_input;
 #[cfg(feature = "metrics")]
 mod collector;
+#[cfg(feature = "turn")]
+#[path = "../../src/nat/turn/tests/coturn_process.rs"]
+mod coturn_process;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
@@ -59,4 +62,6 @@ mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
 mod traces;
+#[cfg(feature = "turn")]
+mod turn;
 mod validators;
