@@ -1,7 +1,11 @@
 //! Ways to learn what lies between this node and its peers.
 
+#[cfg(feature = "mdns")]
+mod mdns;
 #[cfg(feature = "stun")]
 mod stun;
 
+#[cfg(feature = "mdns")]
+pub(crate) use mdns::Mdns;
 #[cfg(feature = "stun")]
 pub use stun::StunProber;

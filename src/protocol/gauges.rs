@@ -82,6 +82,7 @@ impl Protocol {
             gauge("dead ends of a name", addresses, membership::MAX_ADDRESSES),
             gauge("own addresses", own, membership::MAX_OWN),
             gauge("votes", self.membership.own_addresses.votes(), membership::MAX_VOTES),
+            gauge("places nearby", self.membership.nearby.len(), membership::MAX_PLACES),
             gauge("walks", walks, MAX_WALKS),
             gauge("dials", self.membership.dials.len(), MAX_WALKS * membership::MAX_ENTRIES),
             gauge("breakers", breakers, membership::MAX_BREAKERS),

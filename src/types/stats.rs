@@ -218,6 +218,10 @@ counters! {
     records_ignored,
     /// Peer records dropped from a full address book.
     records_shed,
+    /// Announcements on the LAN ignored: the address is public, or of no kind that is dialled.
+    nearby_ignored,
+    /// Announcements on the LAN dropped, since there are too many.
+    nearby_shed,
     /// Pings sent.
     pings_sent,
     /// Pings that were not answered in time.

@@ -4,7 +4,7 @@
 //! dial, `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a
 //! while who cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it,
 //! `notice` says what did not; `dead_ends` are addresses that led nowhere, `own_addresses` where
-//! peers see this node.
+//! peers see this node, `nearby` places on the LAN where peers may be.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
@@ -14,6 +14,7 @@ mod dead_ends;
 mod dials;
 mod ladder;
 mod mode;
+mod nearby;
 mod notice;
 mod outcome;
 mod overlay;
@@ -37,6 +38,8 @@ pub(super) use dead_ends::{MAX_ADDRESSES, MAX_NAMES, MAX_OWN};
 pub(super) use ladder::MAX_ENTRIES;
 pub(super) use ladder::{PATIENCE, WalkId};
 #[cfg(any(test, feature = "sim"))]
+pub(super) use nearby::MAX_PLACES;
+#[cfg(any(test, feature = "sim"))]
 pub(super) use own_addresses::MAX_VOTES;
 pub(super) use peer_exchange::ask_for_peers;
 
@@ -45,6 +48,7 @@ use dead_ends::DeadEnds;
 use dials::Dial;
 use ladder::{RetryBudget, Walk};
 use mode::Connection;
+use nearby::Nearby;
 use notice::Notice;
 use own_addresses::OwnAddresses;
 
@@ -66,6 +70,7 @@ pub(super) struct Membership {
     breakers: Breakers,
     pub(super) dead_ends: DeadEnds,
     pub(super) own_addresses: OwnAddresses,
+    pub(super) nearby: Nearby,
     /// The highest number of an own record that others hold and this run did not give out, and the
     /// earliest time to sign above it.
     outranked_by: Option<u64>,
@@ -109,6 +114,7 @@ impl Membership {
             breakers: Breakers::default(),
             dead_ends: DeadEnds::default(),
             own_addresses: OwnAddresses::default(),
+            nearby: Nearby::default(),
             outranked_by: None,
             next_outranking: MonoTime::ZERO,
             dropped_peers: VecDeque::new(),
