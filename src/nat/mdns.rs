@@ -84,7 +84,8 @@ impl Reach {
     }
 
     fn takes(self, ip: IpAddr) -> bool {
-        let wanted = if self == Self::Machine { AddressScope::Loopback } else { AddressScope::Private };
+        let wanted =
+            if self == Self::Machine { AddressScope::Loopback } else { AddressScope::Private };
         AddressScope::of(ip) == wanted
     }
 }
@@ -470,7 +471,8 @@ mod tests {
         }
         for fixed in ["10.0.0.1:1", "127.0.0.1:1", "[::1]:1", "[fd00::1]:1"] {
             let own = near(fixed).unwrap();
-            let addresses: Vec<_> = own.get_addresses().iter().map(|ip| SocketAddr::new(*ip, 1)).collect();
+            let addresses: Vec<_> =
+                own.get_addresses().iter().map(|ip| SocketAddr::new(*ip, 1)).collect();
             assert_eq!(addresses, [fixed.parse().unwrap()]);
             assert!(!own.is_addr_auto());
         }
@@ -485,13 +487,18 @@ mod tests {
             ("fe80::1", false, false),
         ] {
             let ip = text.parse().unwrap();
-            assert_eq!((Reach::Machine.takes(ip), Reach::Site.takes(ip)), (machine, site), "{text}");
+            assert_eq!(
+                (Reach::Machine.takes(ip), Reach::Site.takes(ip)),
+                (machine, site),
+                "{text}"
+            );
         }
         assert_eq!(Reach::of(None), Reach::Site);
         // A LAN address in an announcement that this machine made to itself.
         let properties = Mark::new(&KEYS, 7).unwrap().properties();
         let ips: [IpAddr; 2] = ["10.0.0.7".parse().unwrap(), "127.0.0.9".parse().unwrap()];
-        let mixed = ServiceInfo::new(SERVICE, "n", "h.local.", &ips[..], 7, &properties[..]).unwrap();
+        let mixed =
+            ServiceInfo::new(SERVICE, "n", "h.local.", &ips[..], 7, &properties[..]).unwrap();
         assert_eq!(heard(&KEYS, mixed.clone()), ["127.0.0.9:7"]);
         let own = Some(mixed.get_fullname().to_uppercase());
         let wanted = Wanted { keys: &KEYS, reach: Reach::Machine, own };

@@ -75,7 +75,10 @@ fn programs_on_one_lan_find_each_other_without_any_address() {
     a.wait_for_delivery(&from_b);
     for peer in [&mut a, &mut b, &mut stranger, &mut companion] {
         let stats = peer.ask(json!({ "op": "stats" }));
-        assert_eq!((&stats["links"], &stats["counters"]["links_refused_network"]), (&json!(1), &json!(0)));
+        assert_eq!(
+            (&stats["links"], &stats["counters"]["links_refused_network"]),
+            (&json!(1), &json!(0))
+        );
     }
     // Killed, it said no goodbye; its successor is found all the same, and on both families of host.
     a.kill();

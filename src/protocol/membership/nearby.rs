@@ -160,7 +160,9 @@ impl Membership {
             return;
         }
         let is_due = |(endpoint, place): &(&Endpoint, &Place)| {
-            !place.dialling && place.next <= env.now && self.is_worth_a_look(env, links, endpoint, place)
+            !place.dialling
+                && place.next <= env.now
+                && self.is_worth_a_look(env, links, endpoint, place)
         };
         let due = self.nearby.places.iter().filter(is_due);
         let mut due: Vec<_> = due.map(|(endpoint, _)| endpoint.clone()).collect();

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use crate::config::{AddressPolicy, Config};
 use crate::identity::Identity;
 use crate::protocol::{Assurance, DialId, Input, Output};
-use crate::types::{
-    CloseReason, FailureKind, Hello, LinkId, Message, PeerId, TransportKind,
-};
+use crate::types::{CloseReason, FailureKind, Hello, LinkId, Message, PeerId, TransportKind};
 
 use super::single_node::{SingleNode, greeting};
 use super::*;
@@ -101,10 +99,8 @@ impl Hearer {
         let (link, remote, kind) = (LinkId(self.next_link), peer(n), TransportKind::GrpcStream);
         let address = Some(SocketAddr::from(([10, 0, 0, n], 5001)));
         let (dial, assurance) = (Some(dial), Assurance::default());
-        self.node.feed(
-            self.now,
-            Input::LinkOpened { link, remote, kind, address, dial, assurance },
-        );
+        self.node
+            .feed(self.now, Input::LinkOpened { link, remote, kind, address, dial, assurance });
         self.node.hear(self.now, link, vec![Message::Hello(Box::new(hello))]);
         link
     }
@@ -135,7 +131,8 @@ fn whoever_is_at_a_place_proves_itself_and_is_a_peer_like_any_other() {
 
 #[test]
 fn only_what_is_near_is_dialled_whatever_the_policy() {
-    let liars = ["8.8.8.8:53", "[2001:4860::8]:53", "169.254.1.1:1", "224.0.0.251:5353", "router:80"];
+    let liars =
+        ["8.8.8.8:53", "[2001:4860::8]:53", "169.254.1.1:1", "224.0.0.251:5353", "router:80"];
     for policy in [AddressPolicy::Auto, AddressPolicy::Any] {
         let mut h = Hearer::new(|config| config.discovery.addresses = policy);
         h.hears_of(&liars);
@@ -157,7 +154,8 @@ fn places_by_the_thousand_cost_little_and_keep_nobody_away() {
     let [(bootstrap, _)] = h.dials().try_into().expect("the bootstrap peer is dialled");
     let mut dialled = 0;
     for round in 0..5_u8 {
-        let all: Vec<_> = (0..5000).map(|n| format!("10.{round}.{}.{}:1", n / 250, n % 250)).collect();
+        let all: Vec<_> =
+            (0..5000).map(|n| format!("10.{round}.{}.{}:1", n / 250, n % 250)).collect();
         h.hears_of(&all.iter().map(String::as_str).collect::<Vec<_>>());
         // At once, and late: both kinds of nobody.
         let patience = if round % 2 == 0 { Duration::ZERO } else { secs(5) };
@@ -170,9 +168,8 @@ fn places_by_the_thousand_cost_little_and_keep_nobody_away() {
     assert_eq!(h.links(), [peer(9)]);
     // The flood is over: what is true is found.
     h.hears_of(&["10.0.0.2:5001"]);
-    let found = (0..60).any(|_| {
-        h.nobody_answers_for(secs(2), secs(1)).contains(&"10.0.0.2:5001".to_owned())
-    });
+    let found = (0..60)
+        .any(|_| h.nobody_answers_for(secs(2), secs(1)).contains(&"10.0.0.2:5001".to_owned()));
     assert!(found);
 }
 
