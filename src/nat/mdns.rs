@@ -289,6 +289,7 @@ impl<'a> Session<'a> {
                 }
                 () = found.closed() => return Over::Unwanted,
                 _ = tell.tick(), if !news.is_empty() => {
+                    tracing::debug!(target: "sorcha_peer::nat", ?news, "nodes announce themselves");
                     if found.send(std::mem::take(&mut news)).await.is_err() {
                         return Over::Unwanted;
                     }

@@ -218,9 +218,11 @@ counters! {
     records_ignored,
     /// Peer records dropped from a full address book.
     records_shed,
-    /// Announcements on the LAN ignored: the address is public, or of no kind that is dialled.
+    /// Addresses heard on the LAN, from nodes that announce themselves there.
+    nearby_received,
+    /// Such addresses ignored: public, or of no kind that is dialled.
     nearby_ignored,
-    /// Announcements on the LAN dropped, since there are too many.
+    /// Such addresses dropped, since there are too many.
     nearby_shed,
     /// Pings sent.
     pings_sent,

@@ -142,6 +142,7 @@ impl Membership {
         guard: &Guard,
         endpoints: Vec<Endpoint>,
     ) {
+        env.counters.nearby_received += endpoints.len() as u64;
         for endpoint in endpoints {
             let endpoint = endpoint.to_canonical().with_pin(None);
             if !is_taken(env.config.discovery.addresses, &endpoint) {

@@ -137,7 +137,8 @@ fn only_what_is_near_is_dialled_whatever_the_policy() {
         let mut h = Hearer::new(|config| config.discovery.addresses = policy);
         h.hears_of(&liars);
         assert_eq!(h.dialled(), [""; 0], "{policy:?}");
-        assert_eq!(h.node.protocol.counters().nearby_ignored, 5);
+        let counters = h.node.protocol.counters();
+        assert_eq!((counters.nearby_received, counters.nearby_ignored), (5, 5));
         h.hears_of(&["192.168.1.2:5001", "[fd00::1]:5001"]);
         assert_eq!(h.dialled(), ["192.168.1.2:5001", "[fd00::1]:5001"]);
     }
