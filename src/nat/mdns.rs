@@ -309,7 +309,8 @@ impl<'a> Session<'a> {
                     }
                     Ok(ServiceEvent::ServiceRemoved(_, name)) => heard.forget(&name),
                     Ok(_) => {}
-                    Err(_) => return Over::Failed("the thread has ended"),
+                    // The channel was full, unless the thread has ended.
+                    Err(_) => return Over::Failed("too much is announced at once"),
                 },
             }
         }
@@ -318,7 +319,6 @@ impl<'a> Session<'a> {
     /// Withdraws the announcement and waits until that has left.
     async fn end(self) {
         let Self { daemon, events, .. } = self;
-        // The thread may be waiting to hand something over.
         drop(events);
         if let Ok(ended) = daemon.0.shutdown() {
             let _ = timeout(GOODBYE, ended.recv_async()).await;
