@@ -166,9 +166,11 @@ impl Membership {
                 && self.is_worth_a_look(env, links, endpoint, place)
         };
         let due = self.nearby.places.iter().filter(is_due);
-        let mut due: Vec<_> = due.map(|(endpoint, _)| endpoint.clone()).collect();
+        let mut due: Vec<_> = due.map(|(at, place)| (place.failures, at.clone())).collect();
         env.rng.shuffle(&mut due);
-        for endpoint in due.into_iter().take(room) {
+        // Who has just come is not kept waiting by what failed before.
+        due.sort_by_key(|(failures, _)| *failures);
+        for (_, endpoint) in due.into_iter().take(room) {
             if self.nearby.next_turn(env.now) > env.now {
                 return;
             }

