@@ -3,8 +3,8 @@
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to
 //! dial, `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a
 //! while who cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it,
-//! `notice` says what did not; `dead_ends` are addresses that led nowhere, `own_addresses` where
-//! peers see this node, `nearby` places on the LAN where peers may be.
+//! `notice` says what did not; `dead_ends` are addresses that led nowhere, `nearby` places on the LAN where
+//! peers may be.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
@@ -18,7 +18,6 @@ mod nearby;
 mod notice;
 mod outcome;
 mod overlay;
-mod own_addresses;
 mod peer_exchange;
 mod reach;
 
@@ -39,18 +38,15 @@ pub(super) use ladder::MAX_ENTRIES;
 pub(super) use ladder::{PATIENCE, WalkId};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use nearby::MAX_PLACES;
-#[cfg(any(test, feature = "sim"))]
-pub(super) use own_addresses::MAX_VOTES;
-pub(super) use peer_exchange::ask_for_peers;
+pub(super) use peer_exchange::{ask_for_peers, policy_allows, scope_of};
 
-use breaker::Breakers;
+use breaker::{Breakers, Key};
 use dead_ends::DeadEnds;
 use dials::Dial;
 use ladder::{RetryBudget, Walk};
 use mode::Connection;
 use nearby::Nearby;
 use notice::Notice;
-use own_addresses::OwnAddresses;
 
 /// Peers that are known and dials under way, and how well this node is connected.
 #[derive(Debug)]
@@ -69,7 +65,6 @@ pub(super) struct Membership {
     retry_budget: RetryBudget,
     breakers: Breakers,
     pub(super) dead_ends: DeadEnds,
-    pub(super) own_addresses: OwnAddresses,
     pub(super) nearby: Nearby,
     /// The highest number of an own record that others hold and this run did not give out, and the
     /// earliest time to sign above it.
@@ -113,7 +108,6 @@ impl Membership {
             retry_budget: RetryBudget::default(),
             breakers: Breakers::default(),
             dead_ends: DeadEnds::default(),
-            own_addresses: OwnAddresses::default(),
             nearby: Nearby::default(),
             outranked_by: None,
             next_outranking: MonoTime::ZERO,
@@ -143,6 +137,11 @@ impl Membership {
     /// Reports whether a walk has ended.
     pub(super) fn is_over(&self, walk: WalkId) -> bool {
         !self.walks.contains_key(&walk)
+    }
+
+    /// Reports whether the breaker of a peer is closed.
+    pub(super) fn is_breaker_closed(&self, peer: &PeerId) -> bool {
+        self.breakers.is_closed(&Key::Peer(*peer))
     }
 
     /// Number of breakers that are not closed.
