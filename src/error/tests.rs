@@ -71,6 +71,7 @@ fn plain(samples: &mut Samples) {
         AdminBeyondLoopback => ConfigError::AdminBeyondLoopback { address: address() },
         AdminNotBuilt => ConfigError::AdminNotBuilt,
         AdminToken => ConfigError::AdminToken,
+        AdminHost => ConfigError::AdminHost { host: "http://h:1".to_owned() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
         CompatAnonymous => ConfigError::CompatAnonymous,
         CompatNotBuilt => ConfigError::CompatNotBuilt,
