@@ -72,6 +72,7 @@ impl Node {
                 owes: false,
                 clock: None,
                 proofs: Vec::new(),
+                dial_back: 0,
                 complete_since: None,
                 takes_over: false,
             }));

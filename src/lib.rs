@@ -115,6 +115,7 @@
 //! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
 //! | `admin` | no | the admin listener: health, figures, events, actions and a page over HTTP, see [`config::ListenConfig`] |
 //! | `stun` | yes | the STUN prober |
+//! | `turn` | yes | TURN servers that listen for the node and dial for it |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |
 //! | `sim` | no | the network simulator, and `unstable-core`; not covered by semver |

@@ -11,6 +11,8 @@ mod invite;
 mod memory;
 mod proxy;
 mod ranges;
+#[allow(dead_code)]
+mod relay;
 pub(crate) mod root;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod secret;
@@ -25,6 +27,8 @@ pub use compat::CompatConfig;
 pub(crate) use memory::Shares;
 #[cfg_attr(not(all(feature = "node", feature = "grpc")), allow(unused_imports))]
 pub(crate) use proxy::{Proxy, of_environment, without_credentials};
+#[cfg_attr(not(feature = "turn"), allow(unused_imports))]
+pub(crate) use relay::RelayServer;
 #[cfg_attr(not(feature = "node"), allow(unused_imports))]
 pub(crate) use root::{Config, Invite, NetworkSecret};
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]

@@ -168,7 +168,7 @@ fn basic(credentials: &str) -> Result<String, String> {
     Ok(format!("Basic {}", STANDARD.encode([&user, &b":"[..], &password].concat())))
 }
 
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+pub(super) fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     let mut bytes = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {

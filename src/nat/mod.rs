@@ -2,6 +2,12 @@
 
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "turn")]
+#[allow(dead_code)]
+mod turn;
 
 #[cfg(feature = "stun")]
 pub use stun::StunProber;
+#[cfg(feature = "turn")]
+#[allow(unused_imports)]
+pub(crate) use turn::relay;

@@ -193,7 +193,7 @@ impl Parts {
         self.warn_of_openness(listening);
         let (record, signed) = self.own_record(listening, &mut restored).await;
         let restored = Restored { spare_places: Some(spare), ..restored };
-        let mut protocol = self.protocol(signed, restored);
+        let mut protocol = self.protocol(signed, Restored { listening, ..restored });
         stores.restore_index(&mut protocol).await?;
         Ok(self.assemble(Opened {
             leases,

@@ -2,10 +2,10 @@
 //!
 //! Tested by: `protocol::tests::property`.
 
-use crate::types::{CloseReason, LinkId, Message, canonical};
+use crate::types::{CloseReason, FailureKind, LinkId, Message, canonical};
 
 use super::Protocol;
-use super::io::Input;
+use super::io::{DialId, Input};
 use super::timers::Timer;
 
 impl Protocol {
@@ -13,21 +13,13 @@ impl Protocol {
         match input {
             Input::Timeout => {}
             Input::Record(record) => self.on_record(record),
+            Input::Candidates(drafts) => self.on_candidates(drafts),
             Input::LinkOpened { link, remote, kind, address, dial, assurance } => {
                 let address = address.map(canonical);
                 self.on_link_opened(link, remote, kind, address, dial, assurance);
             }
             Input::DialFailed { dial, reason, detail } => {
-                if !self.on_heir_not_dialled(dial, reason) {
-                    self.membership.on_dial_failed(
-                        &mut self.env,
-                        &self.links,
-                        &self.guard,
-                        dial,
-                        reason,
-                        detail,
-                    );
-                }
+                self.on_dial_failed(dial, reason, detail);
             }
             Input::HandshakeFailed { address, reason } => {
                 self.on_handshake_failed(address.map(canonical), reason);
@@ -115,7 +107,19 @@ impl Protocol {
             Timer::Interest => self.on_interest_due(),
             Timer::Tests => self.on_tests_due(),
             Timer::Messages => self.on_messages_due(),
+            Timer::Reachability => self.on_reachability_due(),
         }
+    }
+
+    fn on_dial_failed(&mut self, dial: DialId, reason: FailureKind, detail: String) {
+        if self.on_dial_back_failed(dial, reason) || self.on_heir_not_dialled(dial, reason) {
+            return;
+        }
+        if let Some(endpoint) = self.membership.dials.get(&dial).map(|d| d.endpoint.clone()) {
+            self.note_dialled(&endpoint);
+        }
+        let (env, links, guard) = (&mut self.env, &self.links, &self.guard);
+        self.membership.on_dial_failed(env, links, guard, dial, reason, detail);
     }
 
     /// Does something about the link that a connection carries, if it still carries one.
@@ -206,6 +210,13 @@ impl Protocol {
                 self.on_body_part(link, id, of_answer, &data);
             }
             Message::CancelRequest { id } => self.on_cancel_of_peer(link, id),
+            Message::DialBack { nonce, port } => self.on_dial_back(link, nonce, port),
+            Message::DialBackTask { nonce, address, peer } => {
+                self.on_dial_back_task(link, nonce, address, peer);
+            }
+            Message::DialBackResult { nonce, outcome } => {
+                self.on_dial_back_result(link, nonce, outcome);
+            }
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use super::env::{MAX_STORING, MAX_VERIFYING};
 use super::{
-    Protocol, guard, intake, large, link, log, membership, messages, outbox, reconcile, serve,
-    spread,
+    Protocol, guard, intake, large, link, log, membership, messages, outbox, reachability,
+    reconcile, serve, spread,
 };
 
 /// Number of walks that is more than the node begins by itself, and a host at a time.
@@ -34,6 +34,8 @@ impl Protocol {
         let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
         let [names, addresses, own] = self.membership.dead_ends.sizes();
         let [walks, breakers] = self.membership.ladder_sizes();
+        let reach = &self.reachability;
+        let [dial_backs, paced] = reach.helping.sizes();
         let gauge = |name, value, bound| Gauge { name, value, bound };
         let (shares, largest) = (&self.env.shares, self.env.config.gossip.max_transaction_size);
         // One payload alone may be larger than the share.
@@ -81,7 +83,11 @@ impl Protocol {
             gauge("names with dead ends", names, membership::MAX_NAMES),
             gauge("dead ends of a name", addresses, membership::MAX_ADDRESSES),
             gauge("own addresses", own, membership::MAX_OWN),
-            gauge("votes", self.membership.own_addresses.votes(), membership::MAX_VOTES),
+            gauge("votes", reach.votes.len(), reachability::MAX_VOTES),
+            gauge("addresses asked about", reach.asking.len(), reachability::MAX_PLACES),
+            gauge("hosts remembered", reach.contacts.len(), reachability::MAX_CONTACTS),
+            gauge("dial-backs under way", dial_backs, reachability::MAX_UNDER_WAY),
+            gauge("paced dial-backs", paced, reachability::MAX_PACED),
             gauge("walks", walks, MAX_WALKS),
             gauge("dials", self.membership.dials.len(), MAX_WALKS * membership::MAX_ENTRIES),
             gauge("breakers", breakers, membership::MAX_BREAKERS),

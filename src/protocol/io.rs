@@ -10,9 +10,9 @@ use bytes::Bytes;
 
 use crate::error::{RequestError, StoreErrorKind, TestError};
 use crate::types::{
-    Ban, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction, LinkId, Message,
-    NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer, TopicKey,
-    TraceContext, Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Ban, CandidateDraft, Endpoint, EntryState, Event, FailureKind, Head, InvalidTransaction,
+    LinkId, Message, NewEntry, Partial, PeerId, PeerRecord, PeerTest, Piece, Proofs, StoredPeer,
+    TopicKey, TraceContext, Transaction, TransactionId, TransportKind, Verdict, WallTime,
 };
 
 use super::refusal::{AnswerRefusal, ConnectFailure, PublishRefusal};
@@ -59,6 +59,8 @@ pub enum Input {
     /// The node's own record, newly signed; before anything else at start, and again when its
     /// addresses change.
     Record(PeerRecord),
+    /// Sources beside peers name these addresses of this node now, and no others.
+    Candidates(Vec<CandidateDraft>),
     /// A transport opened a link; the hello is still to come.
     LinkOpened {
         /// Number of the link, never used before.
@@ -520,11 +522,11 @@ pub enum Output {
         /// The body of the answer, or why there is none.
         result: Result<Bytes, RequestError>,
     },
-    /// Peers see this node come from other addresses than before; answer with [`Input::Record`] if
-    /// that makes a new record.
-    OwnAddresses {
-        /// Addresses of this node as peers see them, best first.
-        addresses: Vec<IpAddr>,
+    /// Others are to be told of other endpoints than before; answer with [`Input::Record`] if that
+    /// makes a new record.
+    OwnEndpoints {
+        /// Endpoints at which others can dial this node, best first.
+        endpoints: Vec<Endpoint>,
     },
     /// Sign the node's own record anew, with the time now; answer with [`Input::Record`].
     RenewRecord {

@@ -29,6 +29,7 @@
 //!              └──► outbox ──► peers       own entries until enough others have them
 //!
 //!   messages ◄──► peers                    what one asks another, and no one else
+//!   reachability ◄──► peers                whether others can dial this node, and what they are told
 //!   trail                                  what happened to each, for people: nothing depends on it
 //! ```
 //!
@@ -57,6 +58,7 @@ mod membership;
 mod memory;
 mod messages;
 mod outbox;
+mod reachability;
 mod reconcile;
 mod refusal;
 mod restored;
@@ -69,7 +71,6 @@ mod timers;
 mod trail;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::types::{
@@ -87,6 +88,7 @@ use log::{Log, Quota};
 use membership::{AddressBook, Membership};
 use messages::Messages;
 use outbox::{Outbox, Replays};
+use reachability::OwnReach;
 use reconcile::Repairs;
 use rng::Rng;
 use serve::Serving;
@@ -120,6 +122,7 @@ pub struct Protocol {
     replays: Replays,
     repairs: Repairs,
     messages: Messages,
+    reachability: OwnReach,
     trail: Trails,
 }
 
@@ -167,6 +170,7 @@ impl Protocol {
             replays: Replays::default(),
             repairs: Repairs::restored(restored.whole_since, restored.whole_until),
             messages: Messages::new(&config.messages, shares.requests),
+            reachability: OwnReach::new(&config.listen.advertise, restored.listening),
             trail: Trails::new(&mut apart, shares.trails),
         }
     }
@@ -404,7 +408,7 @@ impl Protocol {
                 .iter()
                 .map(Endpoint::to_string)
                 .collect(),
-            observed: self.membership.own_addresses.named().map(IpAddr::to_string).collect(),
+            observed: self.reachability.observed().map(|ip| ip.to_string()).collect(),
             // Known outside the core.
             storage_failing: false,
             listen: Vec::new(),

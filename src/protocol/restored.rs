@@ -2,6 +2,8 @@
 //!
 //! Tested by: `protocol::tests::outbox`, `sim::tests::outbox`.
 
+use std::net::SocketAddr;
+
 use crate::types::{
     Ban, IndexEntry, KeptPartial, StoredPeer, TransactionId, TransportKind, WallTime,
 };
@@ -26,6 +28,8 @@ pub struct Restored {
     pub spare_places: Option<usize>,
     /// The host's validator judges payloads before anything of them is passed on.
     pub validating: bool,
+    /// Address at which the node listens, where it does.
+    pub listening: Option<SocketAddr>,
     /// Transports that peers are dialled with, the best first; none is the gRPC stream alone.
     pub rungs: Vec<TransportKind>,
     /// What earlier runs noted last with `Output::SavePast`: time since which the node was whole.

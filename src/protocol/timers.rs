@@ -48,6 +48,8 @@ pub(super) enum Timer {
     Tests,
     /// The time of a request may be over.
     Messages,
+    /// A dial-back is overdue, or another one is to be asked for.
+    Reachability,
 }
 
 /// Timers by due time and by name.

@@ -1,5 +1,6 @@
 //! What a world is made of.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -319,14 +320,32 @@ impl Proxies {
     }
 }
 
+/// Connections of others that a node's NAT or firewall lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Filter {
+    /// All.
+    #[default]
+    Open,
+    /// Those of hosts that the node has dialled, until two minutes after (address-dependent filtering).
+    Restricted,
+    /// None.
+    Closed,
+}
+
 /// Differences of a node from the others.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct NodeOptions {
     /// Configuration instead of the world's; the bootstrap peers in it are kept.
     pub config: Option<Config>,
-    /// Behind NAT: it dials, but nobody can dial it.
-    pub hidden: bool,
+    /// Connections of others that reach it.
+    pub filter: Filter,
+    /// Address that others see, and reach unless it is filtered; one of its own if not given.
+    pub address: Option<IpAddr>,
+    /// True: it listens on all addresses and tells others what it learns of its own, once that is proven;
+    /// false: it tells others its address, unless that is filtered, and asks nobody.
+    pub learns: bool,
     /// Misbehaviour of the node.
     pub behaviour: Behaviour,
     /// Number of milliseconds by which the clock is off.
@@ -345,9 +364,14 @@ impl NodeOptions {
         Self { config: Some(config), ..Self::default() }
     }
 
-    /// A node behind NAT.
+    /// A node behind NAT: it dials, but nobody can dial it.
     pub fn hidden() -> Self {
-        Self { hidden: true, ..Self::default() }
+        Self { filter: Filter::Closed, ..Self::default() }
+    }
+
+    /// A node at an address, which it has to learn.
+    pub fn learning(address: impl Into<IpAddr>, filter: Filter) -> Self {
+        Self { filter, address: Some(address.into()), learns: true, ..Self::default() }
     }
 
     /// A node with the identity of another.
@@ -385,11 +409,22 @@ pub enum Behaviour {
     WrongVersion,
     /// Sends the first piece of a payload changed, and no other.
     PoisonThenStall,
+    /// Says of every dial-back that it succeeded.
+    SaysReached,
+    /// Says of every dial-back that it failed.
+    SaysFailed,
 }
 
 impl Behaviour {
     /// Says whether being banned for it is just.
     pub(super) fn is_hostile(self) -> bool {
-        !matches!(self, Self::Honest | Self::Stalling | Self::WrongVersion)
+        !matches!(
+            self,
+            Self::Honest
+                | Self::Stalling
+                | Self::WrongVersion
+                | Self::SaysReached
+                | Self::SaysFailed
+        )
     }
 }

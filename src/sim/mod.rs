@@ -56,7 +56,7 @@ mod tests;
 mod world;
 
 pub use config::{
-    Behaviour, Latency, Loss, NodeOptions, Obstacle, Proxies, Rung, Topology, Verification,
+    Behaviour, Filter, Latency, Loss, NodeOptions, Obstacle, Proxies, Rung, Topology, Verification,
     WorldConfig,
 };
 pub use report::{Faults, Quantiles, Report};

@@ -17,7 +17,7 @@ pub(super) struct Traffic {
 
 /// Passes everything on to a connection and counts it.
 #[derive(Debug)]
-pub(super) struct Metered<S> {
+pub(crate) struct Metered<S> {
     inner: S,
     traffic: Traffic,
 }

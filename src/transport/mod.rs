@@ -35,6 +35,11 @@ mod pipe;
 mod port;
 #[cfg(feature = "grpc")]
 mod race;
+#[cfg(feature = "turn")]
+mod relay_way;
+#[cfg(feature = "grpc")]
+#[cfg_attr(not(feature = "turn"), allow(dead_code))]
+mod relays;
 #[cfg(feature = "grpc")]
 mod shared;
 #[cfg(feature = "grpc")]
@@ -51,3 +56,9 @@ pub use memory::{MemoryNetwork, MemoryTransport};
 pub(crate) use outbound::{Http2, Outbound};
 #[cfg(feature = "compat")]
 pub(crate) use port::{Guest, Visitor};
+#[cfg(feature = "turn")]
+pub(crate) use relay_way::RelayWay;
+#[cfg(feature = "turn")]
+pub(crate) use relays::{Relay, Relays};
+#[cfg(feature = "turn")]
+pub(crate) use tcp::Stream as RelayStream;

@@ -15,7 +15,6 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -38,6 +37,9 @@ pub(in crate::transport) enum Alpn {
 pub(super) struct OuterTls {
     pub(super) h2: Arc<ClientConfig>,
     http1: Arc<ClientConfig>,
+    /// For what is no HTTP.
+    #[cfg(feature = "turn")]
+    pub(super) other: Arc<ClientConfig>,
 }
 
 impl OuterTls {
@@ -56,18 +58,25 @@ impl OuterTls {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         h2.resumption = Resumption::disabled();
+        #[cfg(feature = "turn")]
+        let other = Arc::new(h2.clone());
         let mut http1 = h2.clone();
         h2.alpn_protocols = vec![ALPN_H2.to_vec()];
         http1.alpn_protocols = vec![ALPN_HTTP1.to_vec()];
-        Ok(Self { h2: Arc::new(h2), http1: Arc::new(http1) })
+        Ok(Self {
+            h2: Arc::new(h2),
+            http1: Arc::new(http1),
+            #[cfg(feature = "turn")]
+            other,
+        })
     }
 }
 
 /// Connection to whatever is at an endpoint.
 #[derive(Debug)]
-pub(in crate::transport) enum OuterStream {
-    Plain(Metered<TcpStream>),
-    Tls(Box<TlsStream<BufReader<Metered<TcpStream>>>>),
+pub(crate) enum OuterStream<S = Metered<tcp::Stream>> {
+    Plain(S),
+    Tls(Box<TlsStream<BufReader<S>>>),
 }
 
 /// Connects to one address of `endpoint`. Within `limit` only TCP has to be there: the caller bounds
@@ -136,7 +145,7 @@ pub(super) fn server_name(endpoint: &Endpoint) -> ServerName<'static> {
     }
 }
 
-impl AsyncRead for OuterStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for OuterStream<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -149,7 +158,7 @@ impl AsyncRead for OuterStream {
     }
 }
 
-impl AsyncWrite for OuterStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for OuterStream<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

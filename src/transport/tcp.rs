@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::connect;
+use super::outer::OuterStream;
+use super::relays::Relays;
+use super::shared::TARGET;
 use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
 use crate::types::{Endpoint, Host, canonical};
@@ -27,6 +30,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 #[cfg(target_os = "linux")]
 const UNSENT_LOW_WATER: u32 = 128 * 1024;
 
+/// TCP connection, or TLS in one where a relay wants that.
+pub(crate) type Stream = OuterStream<TcpStream>;
+
 /// Source of the addresses of names.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Names {
@@ -38,11 +44,13 @@ pub(super) enum Names {
     Table(std::collections::BTreeMap<String, Vec<std::net::IpAddr>>),
 }
 
-/// Ways to endpoints: their addresses, or the proxy that is asked for a tunnel to them.
+/// Ways to endpoints: their addresses, the proxy that is asked for a tunnel to them, or a relay that dials
+/// them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Routes {
     pub(super) names: Names,
     pub(super) proxy: Option<Proxy>,
+    pub(super) relays: Relays,
 }
 
 impl Routes {
@@ -51,9 +59,31 @@ impl Routes {
         self.proxy.as_ref().filter(|proxy| proxy.carries(endpoint))
     }
 
-    /// The peer's address, of one that was dialled; unknown where a proxy stands between.
+    /// The peer's address, of one that was dialled; unknown where a proxy or a relay stands between.
     pub(super) fn remote(&self, endpoint: &Endpoint, dialled: SocketAddr) -> Option<SocketAddr> {
-        (endpoint.is_direct() && self.proxy(endpoint).is_none()).then_some(dialled)
+        let is_known = endpoint.is_direct()
+            && self.proxy(endpoint).is_none()
+            && !self.is_relayed(endpoint, dialled);
+        is_known.then_some(dialled)
+    }
+
+    /// Reports whether a relay in use dials this, since it may be a relayed address.
+    fn is_relayed(&self, endpoint: &Endpoint, address: SocketAddr) -> bool {
+        endpoint.is_direct() && self.proxy(endpoint).is_none() && self.relays.serve(address.ip())
+    }
+
+    /// Connects by way of a relay; `None`: the address is at none, or the relay cannot reach it.
+    async fn by_relay(&self, endpoint: &Endpoint, address: SocketAddr) -> Option<Stream> {
+        if !self.is_relayed(endpoint, address) {
+            return None;
+        }
+        let dialled = self.relays.dial(address).await?;
+        // What fails may be no relayed address: a server has other ports.
+        dialled
+            .inspect_err(|error| {
+                tracing::debug!(target: TARGET, %address, reason = %error, "not dialled by a relay");
+            })
+            .ok()
     }
 }
 
@@ -154,15 +184,13 @@ pub(super) async fn connect(
     endpoint: &Endpoint,
     address: SocketAddr,
     limit: &Limit,
-) -> Result<TcpStream, TransportError> {
+) -> Result<Stream, TransportError> {
     let proxy = routes.proxy(endpoint);
     let connecting = async {
-        let connected = async {
-            let stream = TcpStream::connect(address).await?;
-            tune(&stream)?;
-            Ok(stream)
-        };
-        let mut stream = connected.await.map_err(|error: io::Error| {
+        if let Some(stream) = routes.by_relay(endpoint, address).await {
+            return Ok(stream);
+        }
+        let mut stream = open(address).await.map_err(|error| {
             let message = match proxy {
                 Some(proxy) => format!("cannot connect to the proxy {}", proxy.endpoint()),
                 None => format!("cannot connect to {endpoint}"),
@@ -172,15 +200,31 @@ pub(super) async fn connect(
         if let Some(proxy) = proxy {
             connect::tunnel(&mut stream, proxy, endpoint).await?;
         }
-        Ok(stream)
+        Ok(Stream::Plain(stream))
     };
     let stream = limit.keep(endpoint, connecting).await?;
     limit.connected.notify_one();
     Ok(stream)
 }
 
-/// Sets what every connection needs, accepted ones too.
-pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    tune(&stream)?;
+    Ok(stream)
+}
+
+/// A connection that was accepted, with what every connection needs.
+///
+/// # Errors
+/// `Closed`.
+pub(super) fn tuned(stream: TcpStream) -> Result<Stream, TransportError> {
+    tune(&stream).map_err(|source| {
+        TransportError::with_source(FailureKind::Closed, "cannot set socket options", source)
+    })?;
+    Ok(Stream::Plain(stream))
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, Direction, FailureKind, PeerId, TransactionId, TransportKind, WallTime};
+use super::{
+    CloseReason, Direction, FailureKind, PeerId, Reachability, TransactionId, TransportKind,
+    WallTime,
+};
 
 /// Connection of the node to its network. Exhaustive on purpose: a node is in one of these modes,
 /// and a match needs no other arm.
@@ -281,8 +284,14 @@ pub enum Event {
     },
     /// The clock of this machine was off, and is right again.
     ClockRight,
-    /// A NAT prober saw the node under this address. Nothing else follows: the node advertises what
-    /// the host advertises.
+    /// Whether others can dial the node is known, or known otherwise than before.
+    #[non_exhaustive]
+    ReachabilityChanged {
+        /// The new state, with the endpoint where there is one.
+        #[serde(flatten)]
+        state: Reachability,
+    },
+    /// A NAT prober saw the node under this address, which is a candidate from then on.
     #[non_exhaustive]
     AddressObserved {
         /// The address, as `ip:port`.

@@ -1,14 +1,14 @@
 //! Messages between linked peers, as plain values. `wire` turns them into frames and back.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Bound, CloseReason, Head, Interest, PeerRecord, PieceRange, Reconcile, Refusal, TraceContext,
-    Transaction, TransactionId, WallTime,
+    Bound, CloseReason, Head, Interest, PeerId, PeerRecord, PieceRange, Reconcile, Refusal,
+    TraceContext, Transaction, TransactionId, WallTime,
 };
 
 /// Oldest wire version that this node speaks.
@@ -25,6 +25,8 @@ pub struct Features(pub u64);
 impl Features {
     /// Takes requests: messages 30 to 33.
     pub const SERVES_REQUESTS: Self = Self(1);
+    /// Takes part in dial-backs: messages 34 to 36.
+    pub const DIALS_BACK: Self = Self(2);
 
     /// Reports whether all of `others` are among these.
     pub const fn has(self, others: Self) -> bool {
@@ -33,7 +35,7 @@ impl Features {
 }
 
 /// Abilities of this version.
-pub const FEATURES: Features = Features::SERVES_REQUESTS;
+pub const FEATURES: Features = Features(Features::SERVES_REQUESTS.0 | Features::DIALS_BACK.0);
 
 /// Result that the answer to a request begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +52,18 @@ pub enum ResponseStatus {
     /// The handler refused, for the reason that stands there.
     Refused,
     /// The handler failed, or had no answer in time.
+    Failed,
+}
+
+/// What came of a dial-back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum DialBackOutcome {
+    /// Nobody dialled: refused, or nobody was there to do so.
+    Refused,
+    /// The peer answered at its address and proved its key.
+    Reached,
+    /// The peer was not reached.
     Failed,
 }
 
@@ -94,6 +108,9 @@ pub struct Hello {
     /// Proofs that the sender knows a secret of the network, one for each secret, at most
     /// [`super::MAX_PROOFS`].
     pub proofs: Vec<[u8; 32]>,
+    /// The number of the dial-back that this connection is made for, and for nothing else; 0 on every
+    /// link.
+    pub dial_back: u64,
 }
 
 /// Announcement of one transaction.
@@ -320,6 +337,29 @@ pub enum Message {
         /// Number of the request.
         id: u64,
     },
+    /// Request to have me dialled by a third node, at the address from which you see me come.
+    DialBack {
+        /// Number that the third node says in its hello, and the answer returns.
+        nonce: u64,
+        /// Port at which I listen.
+        port: u16,
+    },
+    /// Request to dial a peer of mine, once.
+    DialBackTask {
+        /// Number that the receiver says in its hello, and its answer returns.
+        nonce: u64,
+        /// Address to be dialled.
+        address: SocketAddr,
+        /// Peer that must be there.
+        peer: PeerId,
+    },
+    /// Answer to [`Message::DialBack`] and to [`Message::DialBackTask`].
+    DialBackResult {
+        /// The nonce of the request.
+        nonce: u64,
+        /// What came of it.
+        outcome: DialBackOutcome,
+    },
 }
 
 impl Message {
@@ -357,6 +397,9 @@ impl Message {
             Self::Response { .. } => "response",
             Self::BodyPart { .. } => "body_part",
             Self::CancelRequest { .. } => "cancel_request",
+            Self::DialBack { .. } => "dial_back",
+            Self::DialBackTask { .. } => "dial_back_task",
+            Self::DialBackResult { .. } => "dial_back_result",
         }
     }
 
@@ -374,7 +417,10 @@ impl Message {
             | Self::PeersRequest { .. }
             | Self::Switch { .. }
             | Self::CancelRequest { .. }
+            | Self::DialBack { .. }
+            | Self::DialBackResult { .. }
             | Self::Flushed => 12,
+            Self::DialBackTask { .. } => 64,
             Self::Request { protocol, body, trace, .. } => {
                 32 + protocol.len() + body.len() + traced(*trace)
             }

@@ -28,6 +28,8 @@ mod peer;
 mod peer_test;
 mod piece_set;
 mod publish;
+#[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+pub(crate) mod reachability;
 mod reconcile;
 mod record;
 mod signature;
@@ -62,6 +64,7 @@ pub use explanation::{Explanation, Step};
 pub(crate) use figures::{HOPS, LATENCY_BOUNDS_US};
 pub use link::{CloseReason, Direction};
 pub use peer_test::PeerTest;
+pub use reachability::{Candidate, NatBehaviour, NatDependence, Reachability, ReachabilityReport};
 pub use record::PeerRecord;
 pub use signature::{BatchSignature, Signature};
 pub(crate) use stats::rating_of;

@@ -254,6 +254,34 @@ counters! {
     messages_unexpected,
     /// Links closed that were dialled for requests alone, for want of use.
     errands_ended,
+    /// Peers asked to have this node dialled by strangers.
+    dial_backs_asked,
+    /// Strangers that came as one of those had them do: proofs that this node can be dialled.
+    dial_backs_seen,
+    /// Dial-backs that came from a host that this node had a connection with lately, or by way of a proxy:
+    /// they prove nothing.
+    dial_backs_doubted,
+    /// Connections that came as dial-backs and were not asked for.
+    dial_backs_unasked,
+    /// Peers asked that found nobody to dial, refused, or said nothing in time.
+    dial_backs_unanswered,
+    /// Rounds that proved an address of this node.
+    addresses_proven,
+    /// Rounds that found that others cannot dial an address of this node.
+    addresses_not_reached,
+    /// Rounds that found nothing out.
+    addresses_undecided,
+    /// Requests of peers to be dialled that were given to a third node.
+    dial_back_requests_taken,
+    /// Requests of peers to be dialled that were refused: too many, not direct, not such a port, or nobody
+    /// there to dial.
+    dial_back_requests_refused,
+    /// Tasks of peers to dial a stranger that were carried out.
+    dial_back_tasks_taken,
+    /// Tasks of peers to dial a stranger that were refused: too many, no stranger, or not such an address.
+    dial_back_tasks_refused,
+    /// Results of dial-backs that belong to no request.
+    dial_back_results_unasked,
     /// Frames sent.
     frames_sent,
     /// Frames received.

@@ -10,10 +10,11 @@ pub use super::limits::{
 };
 pub use super::link::LinkId;
 pub use super::message::{
-    Announcement, FEATURES, Features, Hello, Message, Offer, Reservation, ResponseStatus,
-    WIRE_VERSION_MAX, WIRE_VERSION_MIN, is_protocol_name,
+    Announcement, DialBackOutcome, FEATURES, Features, Hello, Message, Offer, Reservation,
+    ResponseStatus, WIRE_VERSION_MAX, WIRE_VERSION_MIN, is_protocol_name,
 };
 pub use super::piece_set::{ALL_PIECES, MAX_RANGES, PieceRange};
+pub use super::reachability::{CandidateDraft, CandidateSource};
 pub use super::reconcile::{
     Bound, MAX_IDS_PER_RECONCILE, MAX_RANGES_PER_MESSAGE, Range, RangeContent, Reconcile,
 };

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use super::WireError;
-use crate::types::{CloseReason, Refusal, ResponseStatus, Signature, TraceContext};
+use crate::types::{
+    CloseReason, DialBackOutcome, Refusal, ResponseStatus, Signature, TraceContext,
+};
 
 use super::fields::Value;
 
@@ -43,8 +45,11 @@ pub(super) mod kind {
     pub(crate) const RESPONSE: u32 = 31;
     pub(crate) const BODY_PART: u32 = 32;
     pub(crate) const CANCEL_REQUEST: u32 = 33;
+    pub(crate) const DIAL_BACK: u32 = 34;
+    pub(crate) const DIAL_BACK_TASK: u32 = 35;
+    pub(crate) const DIAL_BACK_RESULT: u32 = 36;
     /// The highest that this version knows.
-    pub(crate) const LAST: u32 = CANCEL_REQUEST;
+    pub(crate) const LAST: u32 = DIAL_BACK_RESULT;
 }
 
 /// The code of each reason, in `Goodbye`. Codes are never reused; 10 is free, since
@@ -131,6 +136,23 @@ pub(super) fn status_of(code: u64) -> ResponseStatus {
         .iter()
         .find(|(c, _)| u64::from(*c) == code)
         .map_or(ResponseStatus::Failed, |(_, status)| *status)
+}
+
+/// The code of each outcome, in `DialBackResult`. Codes are never reused.
+pub(super) const OUTCOMES: [(u32, DialBackOutcome); 3] =
+    [(0, DialBackOutcome::Refused), (1, DialBackOutcome::Reached), (2, DialBackOutcome::Failed)];
+
+/// The code of an outcome.
+pub(super) fn outcome_code(outcome: DialBackOutcome) -> u32 {
+    OUTCOMES.iter().find(|(_, o)| *o == outcome).map_or(0, |(code, _)| *code)
+}
+
+/// The outcome of a code. One that a newer version added reads as nothing done.
+pub(super) fn outcome_of(code: u64) -> DialBackOutcome {
+    OUTCOMES
+        .iter()
+        .find(|(c, _)| u64::from(*c) == code)
+        .map_or(DialBackOutcome::Refused, |(_, outcome)| *outcome)
 }
 
 /// Hands the bytes of an address to `to`: 4 or 16, or none.

@@ -6,8 +6,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::WireError;
 use super::convert::{TRACE, exactly, ip_of, kind, reason_of, refusal_of, signature_of, trace_of};
-use super::decode_request;
 use super::fields::Fields;
+use super::{decode_dial_back, decode_request};
 use crate::types::{
     Announcement, Bound, Features, Head, Hello, Interest, MAX_ENDPOINTS, MAX_HEADER_BYTES,
     MAX_IDS_PER_MESSAGE, MAX_IDS_PER_RECONCILE, MAX_INTERESTS, MAX_NETWORK_BYTES, MAX_PROOF_BYTES,
@@ -64,6 +64,9 @@ pub(super) fn message(frame: &Bytes, body: &[u8]) -> Result<Option<Message>, Wir
         kind::RESPONSE => decode_request::response(frame, body)?,
         kind::BODY_PART => decode_request::body_part(frame, body)?,
         kind::CANCEL_REQUEST => decode_request::cancel_request(body)?,
+        kind::DIAL_BACK => decode_dial_back::request(body)?,
+        kind::DIAL_BACK_TASK => decode_dial_back::task(body)?,
+        kind::DIAL_BACK_RESULT => decode_dial_back::result(body)?,
         _ => return Ok(None),
     }))
 }
@@ -74,7 +77,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
     let (mut version_min, mut version_max) = (0, 0);
     let (mut features, mut incarnation, mut max_transaction) = (0, 0, 0);
     let (mut owes, mut clock, mut complete_since) = (false, 0, 0);
-    let (mut proofs, mut takes_over) = (Vec::new(), false);
+    let (mut proofs, mut takes_over, mut dial_back) = (Vec::new(), false, 0);
     for field in Fields(body) {
         let (number, value) = field?;
         match number {
@@ -95,6 +98,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
             }
             14 => complete_since = value.uint("complete_since_ms")?,
             15 => takes_over = value.uint("takes_over")? != 0,
+            16 => dial_back = value.fixed64("dial_back")?,
             _ => {}
         }
     }
@@ -114,6 +118,7 @@ fn hello(body: &[u8]) -> Result<Hello, WireError> {
         complete_since: time_of(complete_since),
         takes_over,
         proofs,
+        dial_back,
     })
 }
 

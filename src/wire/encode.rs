@@ -3,10 +3,15 @@
 //! Every body is written by one function, run twice: over [`Count`] for its length, then over the
 //! buffer. So lengths and bytes cannot disagree, and the buffer is allocated once, at its size.
 
-use super::convert::{TRACE, kind, reason_code, refusal_code, status_code, with_ip_bytes};
+use std::net::SocketAddr;
+
+use super::convert::{
+    TRACE, kind, outcome_code, reason_code, refusal_code, status_code, with_ip_bytes,
+};
 use crate::types::{
-    Announcement, Bound, Hello, Interest, Message, Offer, PeerRecord, Piece, Range, RangeContent,
-    Reconcile, Refusal, Reservation, TraceContext, Transaction, TransactionId, WallTime,
+    Announcement, Bound, Hello, Interest, Message, Offer, PeerId, PeerRecord, Piece, Range,
+    RangeContent, Reconcile, Refusal, Reservation, TraceContext, Transaction, TransactionId,
+    WallTime,
 };
 
 const VARINT: u32 = 0;
@@ -201,6 +206,16 @@ impl Body for Message {
                 nested(out, kind::BODY_PART, &part);
             }
             Self::CancelRequest { id } => nested(out, kind::CANCEL_REQUEST, &Numbers([*id])),
+            Self::DialBack { nonce, port } => {
+                nested(out, kind::DIAL_BACK, &Numbered(*nonce, u32::from(*port)));
+            }
+            Self::DialBackTask { nonce, address, peer } => {
+                nested(out, kind::DIAL_BACK_TASK, &DialBackTask(*nonce, *address, peer));
+            }
+            Self::DialBackResult { nonce, outcome } => {
+                let result = Numbered(*nonce, outcome_code(*outcome));
+                nested(out, kind::DIAL_BACK_RESULT, &result);
+            }
         }
     }
 }
@@ -225,6 +240,7 @@ impl Body for Hello {
         }
         uint(out, 14, self.complete_since.map_or(0, WallTime::as_millis));
         uint(out, 15, u64::from(self.takes_over));
+        fixed64(out, 16, self.dial_back);
     }
 }
 
@@ -349,6 +365,27 @@ struct Nonce(u64);
 impl Body for Nonce {
     fn write(&self, out: &mut impl Out) {
         fixed64(out, 1, self.0);
+    }
+}
+
+/// A nonce and a number, as fields 1 and 2.
+struct Numbered(u64, u32);
+
+impl Body for Numbered {
+    fn write(&self, out: &mut impl Out) {
+        fixed64(out, 1, self.0);
+        uint(out, 2, u64::from(self.1));
+    }
+}
+
+struct DialBackTask<'a>(u64, SocketAddr, &'a PeerId);
+
+impl Body for DialBackTask<'_> {
+    fn write(&self, out: &mut impl Out) {
+        fixed64(out, 1, self.0);
+        with_ip_bytes(Some(self.1.ip()), |ip| bytes(out, 2, ip));
+        uint(out, 3, u64::from(self.1.port()));
+        bytes(out, 4, self.2.as_bytes());
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod convert;
 mod decode;
+mod decode_dial_back;
 mod decode_request;
 mod encode;
 #[cfg(any(test, feature = "node"))]

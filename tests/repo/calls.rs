@@ -22,6 +22,7 @@ const MAY_CALL: &[(&str, &[&str])] = &[
             "membership",
             "messages",
             "outbox",
+            "reachability",
             "reconcile",
             "serve",
             "spread",
@@ -69,6 +70,7 @@ const MAY_CALL: &[(&str, &[&str])] = &[
             "membership",
             "messages",
             "outbox",
+            "reachability",
             "reconcile",
             "serve",
             "spread",
@@ -90,18 +92,20 @@ const MAY_CALL: &[(&str, &[&str])] = &[
             "membership",
             "messages",
             "outbox",
+            "reachability",
             "reconcile",
             "serve",
             "spread",
         ],
     ),
+    ("reachability", &["guard", "lifecycle", "link", "membership"]),
     ("reconcile", &["guard", "intake", "lifecycle", "link", "log", "outbox", "spread"]),
     ("serve", &["intake", "link", "log", "outbox", "reconcile", "spread", "trail"]),
     ("spread", &["intake", "link", "log", "outbox", "reconcile", "trail"]),
 ];
 
 /// Entries of the table at most.
-const MOST_EDGES: usize = 87;
+const MOST_EDGES: usize = 94;
 
 /// The fields of `Protocol` that are the state of a folder, and that folder. What is not here belongs
 /// to all (`env`).
@@ -118,6 +122,7 @@ const PARTS: &[(&str, &str)] = &[
     ("replays", "outbox"),
     ("repairs", "reconcile"),
     ("messages", "messages"),
+    ("reachability", "reachability"),
     ("trail", "trail"),
 ];
 

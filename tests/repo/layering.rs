@@ -20,7 +20,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("protocol", &["types", "error", "config"]),
     ("transport", &["types", "error", "config", "identity", "ports", "wire"]),
     ("store", &["types", "error", "ports", "wire"]),
-    ("nat", &["types", "error", "ports", "wire"]),
+    ("nat", &["types", "error", "config", "ports", "wire", "transport"]),
     ("testing", &["types", "error", "identity", "ports"]),
     ("sim", &["types", "error", "config", "identity", "protocol"]),
     ("guide", &[]),

@@ -6,7 +6,7 @@
 //! stored, the first number is the time of day, as a guess at what an earlier run may have used. Should
 //! others hold a higher one all the same, they say so, and the next number exceeds that.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::identity::Identity;
 use crate::types::{Endpoint, PeerRecord, RecordDraft, StoredPeer, WallTime};
@@ -18,32 +18,29 @@ const RESERVED: u64 = 1024;
 #[derive(Debug)]
 pub(in crate::node) struct OwnRecord {
     seq: u64,
-    /// Port to combine with addresses that peers report; `None` when the addresses are known.
-    learn_port: Option<u16>,
     endpoints: Vec<Endpoint>,
 }
 
 impl OwnRecord {
     /// Material of a node that listens at `listening` and tells others of `advertise`, whose earlier
-    /// run left `stored`.
+    /// run left `stored`. What it listens at counts where that is one address; what else is told of, the
+    /// core says later.
     pub(in crate::node) fn new(
         advertise: &[Endpoint],
         listening: Option<SocketAddr>,
         stored: Option<&StoredPeer>,
         now: WallTime,
     ) -> Self {
-        let (endpoints, learn_port) = match listening {
-            // Who must answer there is who signs.
-            _ if !advertise.is_empty() => {
-                (advertise.iter().map(|endpoint| endpoint.with_pin(None)).collect(), None)
-            }
-            Some(address) if address.ip().is_unspecified() => (Vec::new(), Some(address.port())),
-            Some(address) => (vec![Endpoint::from(address)], None),
-            None => (Vec::new(), None),
-        };
+        // Who must answer there is who signs.
+        let mut endpoints: Vec<_> = advertise.iter().map(|e| e.with_pin(None)).collect();
+        if let Some(address) = listening.filter(|address| !address.ip().is_unspecified())
+            && endpoints.is_empty()
+        {
+            endpoints.push(Endpoint::from(address));
+        }
         let last = stored.and_then(|stored| Some(stored.record.as_ref()?.seq()));
         let seq = last.map_or(now.as_millis(), |last| last.saturating_add(RESERVED));
-        Self { seq, learn_port, endpoints }
+        Self { seq, endpoints }
     }
 
     /// Signs the record; the first answer is what the peer store keeps of it.
@@ -65,16 +62,12 @@ impl OwnRecord {
         &self.endpoints
     }
 
-    /// Takes the addresses under which peers see this node, best first; `true` when that makes a new
-    /// record.
-    pub(super) fn learn(&mut self, addresses: &[IpAddr]) -> bool {
-        let Some(port) = self.learn_port else { return false };
-        let learned = addresses.iter().map(|ip| Endpoint::from(SocketAddr::new(*ip, port)));
-        let learned: Vec<_> = learned.collect();
-        if learned == self.endpoints {
+    /// Takes the addresses that others are to be told, best first; `true` when that makes a new record.
+    pub(super) fn set_endpoints(&mut self, endpoints: Vec<Endpoint>) -> bool {
+        if endpoints == self.endpoints {
             return false;
         }
-        self.endpoints = learned;
+        self.endpoints = endpoints;
         self.renew(self.seq);
         true
     }
@@ -112,19 +105,25 @@ mod tests {
     }
 
     #[test]
-    fn learned_addresses_replace_each_other_and_configured_ones_stay() {
+    fn the_first_record_names_what_is_known_and_the_next_ones_what_is_said() {
         let any: SocketAddr = "[::]:7".parse().unwrap();
         let now = WallTime::from_millis(1);
+        let shown = |record: &OwnRecord| -> Vec<String> {
+            let (_, signed) = record.sign(&Identity::from_seed([1; 32]), now);
+            signed.endpoints().iter().map(ToString::to_string).collect()
+        };
         let mut record = OwnRecord::new(&[], Some(any), None, now);
-        let (a, b): (IpAddr, IpAddr) =
-            ("10.0.0.1".parse().unwrap(), "::ffff:10.0.0.2".parse().unwrap());
-        assert!(record.learn(&[a]) && !record.learn(&[a]) && record.learn(&[b, a]));
-        let (_, signed) = record.sign(&Identity::from_seed([1; 32]), now);
-        let texts: Vec<_> = signed.endpoints().iter().map(ToString::to_string).collect();
-        assert_eq!(texts, ["10.0.0.2:7", "10.0.0.1:7"]);
-        let advertise = ["h:1".parse().unwrap()];
-        assert!(!OwnRecord::new(&advertise, Some(any), None, now).learn(&[a]));
-        let fixed = "10.0.0.9:7".parse().unwrap();
-        assert!(!OwnRecord::new(&[], Some(fixed), None, now).learn(&[a]));
+        assert_eq!(shown(&record), [""; 0]);
+        let endpoints = |texts: &[&str]| -> Vec<Endpoint> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let (a, b) = (endpoints(&["10.0.0.1:7"]), endpoints(&["10.0.0.2:7", "10.0.0.1:7"]));
+        assert!(record.set_endpoints(a.clone()) && !record.set_endpoints(a));
+        assert!(record.set_endpoints(b));
+        assert_eq!(shown(&record), ["10.0.0.2:7", "10.0.0.1:7"]);
+        let fixed: SocketAddr = "10.0.0.9:7".parse().unwrap();
+        assert_eq!(shown(&OwnRecord::new(&[], Some(fixed), None, now)), ["10.0.0.9:7"]);
+        let advertise = endpoints(&["h:1"]);
+        assert_eq!(shown(&OwnRecord::new(&advertise, Some(fixed), None, now)), ["h:1"]);
     }
 }

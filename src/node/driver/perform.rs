@@ -1,7 +1,5 @@
 //! Doing what the protocol asks for, one output after the other.
 
-use std::net::IpAddr;
-
 use tokio::sync::{oneshot, watch};
 
 use crate::error::naming;
@@ -14,7 +12,8 @@ use crate::node::workers::store_writer::{Source, StoreOp};
 use crate::node::workers::verifier::TransactionCheck;
 use crate::protocol::{CallId, Input, Output, PublishRefusal, Ticket};
 use crate::types::{
-    CloseReason, Direction, Event, LinkId, Message, PublishState, PublishStatus, TransactionId,
+    CloseReason, Direction, Endpoint, Event, LinkId, Message, PublishState, PublishStatus,
+    TransactionId,
 };
 
 use super::dials::DialTarget;
@@ -125,7 +124,7 @@ impl Driver {
             Output::CorrectClock { correction_ms } => {
                 self.effects.clock.correct(correction_ms);
             }
-            Output::OwnAddresses { addresses } => self.learn_addresses(&addresses),
+            Output::OwnEndpoints { endpoints } => self.set_endpoints(endpoints),
             Output::Shun { address, time } => {
                 self.effects.dials.transports().iter().for_each(|t| t.shun(address, time));
             }
@@ -299,8 +298,8 @@ impl Driver {
         });
     }
 
-    fn learn_addresses(&mut self, addresses: &[IpAddr]) {
-        if self.effects.record.learn(addresses) {
+    fn set_endpoints(&mut self, endpoints: Vec<Endpoint>) {
+        if self.effects.record.set_endpoints(endpoints) {
             self.sign_record();
         }
     }

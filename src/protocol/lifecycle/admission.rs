@@ -5,12 +5,13 @@
 use crate::protocol::Protocol;
 use crate::protocol::guard::Finding;
 use crate::protocol::link::{Candidate, Link, choose};
-use crate::types::{CloseReason, Direction, Endpoint, Event, LinkId, PeerId};
+use crate::types::{CloseReason, Direction, Endpoint, Event, Hello, LinkId, PeerId};
 
 impl Protocol {
     /// Reports whether there is a place for a peer that dialled us and is not linked yet; if need be
     /// another one gives way.
-    pub(super) fn has_place(&mut self, link: LinkId, is_relay: bool) -> bool {
+    pub(super) fn has_place(&mut self, link: LinkId, hello: &Hello) -> bool {
+        let is_relay = hello.interest.is_relay();
         let most = self.env.config.overlay.max_inbound as usize;
         // Room for relays is kept: the network hangs together by them.
         let crowded = !is_relay && self.links.edges_inbound() >= most - most / 4;
@@ -18,12 +19,16 @@ impl Protocol {
         if !full && !crowded {
             return true;
         }
-        most > 0 && self.evict_for(link, crowded)
+        most > 0 && self.evict_for(link, hello, crowded)
     }
 
     /// Closes the link that gives way to a newcomer, if one does now; of edges alone if they take up
     /// what there is for them.
-    fn evict_for(&mut self, newcomer: LinkId, only_edges: bool) -> bool {
+    ///
+    /// Who cannot be dialled has no other place to go, and who can be may as well be dialled by us. So peers
+    /// without an endpoint take the places of those with one, up to three quarters of all; beyond that they
+    /// only take those of each other, and give way to the others.
+    fn evict_for(&mut self, newcomer: LinkId, hello: &Hello, only_edges: bool) -> bool {
         let now = self.env.now;
         let Some(peer) = self.links.all.get(&newcomer).map(|l| l.remote) else { return false };
         if !self.links.evictions.may_evict_for(&peer, now) {
@@ -43,8 +48,15 @@ impl Protocol {
                 is_replaying: self.is_replaying(l),
             })
         };
-        let candidates: Vec<_> = inbound.filter_map(candidate).collect();
-        let victim = choose(&candidates, self.group_of(newcomer));
+        let candidates = inbound.filter_map(|l| Some((self.is_private(&l.remote), candidate(l)?)));
+        let (private, dialable): (Vec<_>, Vec<_>) =
+            candidates.partition(|(is_private, _)| *is_private);
+        let share = (3 * self.env.config.overlay.max_inbound as usize).div_ceil(4);
+        let is_private = hello.record.endpoints().is_empty() && self.is_private(&peer);
+        let is_over = private.len() + usize::from(is_private) > share;
+        let pool = if is_over || dialable.is_empty() { private } else { dialable };
+        let pool: Vec<_> = pool.into_iter().map(|(_, candidate)| candidate).collect();
+        let victim = choose(&pool, self.group_of(newcomer));
         let Some((victim, peer)) = victim.and_then(|link| Some((link, self.links.peer_of(link)?)))
         else {
             return false;
@@ -53,6 +65,11 @@ impl Protocol {
         self.env.counters.links_evicted += 1;
         self.close(victim, CloseReason::TooManyLinks);
         true
+    }
+
+    /// Reports whether no endpoint of a peer is known that could be dialled.
+    fn is_private(&self, peer: &PeerId) -> bool {
+        self.membership.book.known.get(peer).is_none_or(|known| known.endpoint(|_| true).is_none())
     }
 
     /// Returns the address group of a peer; those without an address are one group.

@@ -53,6 +53,7 @@ impl Protocol {
     /// Does what follows the end of a link, whoever ended it.
     fn after_link(&mut self, l: &Link, cause: CloseCause) {
         let reason = cause.reason();
+        self.note_connection_ended(l);
         self.note_cut(l, cause);
         self.end_conversation(l.id);
         if let Some(handover) = &l.takes_over {
@@ -113,6 +114,7 @@ impl Protocol {
         self.env.emit(Event::PeerDown { peer: l.remote, reason });
         let lived = self.env.now.since(up.since);
         self.membership.note_peer_down(&mut self.env, &l.remote, lived, cause);
+        self.note_peer_gone(&l.remote);
         self.settle_interest();
         self.links_changed();
     }
@@ -135,10 +137,11 @@ impl Protocol {
         let (peer, direction, address) = (l.remote, l.direction, l.shown_address());
         let event = Event::LinkRefused { peer, address, direction, reason };
         let (was_up, wire) = (l.up.is_some() || l.takes_over.is_some(), l.wire);
+        let is_dial_back = l.is_dial_back;
         // A refusal names what is wrong with us or with the address; the peer is not at fault. That we
         // dialled ourselves is proven by our own key and our incarnation at the other end, and not by
         // what is said there.
-        if !was_up && reason != CloseReason::Replaced {
+        if !was_up && reason != CloseReason::Replaced && !is_dial_back {
             self.env.emit(event);
         }
         if reason == CloseReason::Replaced {

@@ -23,7 +23,7 @@
 //! Tested by: `sim::tests::faults`, `sim::tests::hostile`, `protocol::tests::liars`,
 //! `protocol::tests::admission`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::protocol::Protocol;
 use crate::protocol::intake::Requests;
@@ -64,9 +64,14 @@ impl Protocol {
         }
         let is_own = remote == self.env.me;
         let takes_over = attempt.as_ref().and_then(|a| self.heir_of(link, a, &remote));
-        let linked =
-            dial.is_some() && takes_over.is_none() && !is_own && self.dialled_already(&remote)
-                || self.membership.is_sought_no_more(&self.links, dial, &remote);
+        let is_dial_back =
+            dial.is_some_and(|dial| self.reachability.helping.note_opened(dial, link));
+        let linked = dial.is_some()
+            && takes_over.is_none()
+            && !is_own
+            && !is_dial_back
+            && self.dialled_already(&remote)
+            || self.membership.is_sought_no_more(&self.links, dial, &remote);
         let opened = Link {
             id: link,
             wire: link,
@@ -90,6 +95,7 @@ impl Protocol {
             queued_bytes: 0,
             progress: now,
             succession: Succession::default(),
+            is_dial_back,
             takes_over,
             up: None,
         };
@@ -141,8 +147,9 @@ impl Protocol {
         (l.owes, l.head, l.said) = (owes, head, said);
         let (address, takes_over) = (l.address, l.takes_over.is_some());
         let proofs = self.own_proofs(link);
-        let hello = self.hello(address, owes, takes_over, proofs);
-        self.send(link, hello);
+        let mut hello = self.hello(address, owes, takes_over, proofs);
+        hello.dial_back = self.reachability.helping.nonce_of(link).unwrap_or(0);
+        self.send(link, Message::Hello(Box::new(hello)));
     }
 
     pub(in crate::protocol) fn on_hello_timeout(&mut self, link: LinkId) {
@@ -205,6 +212,14 @@ impl Protocol {
             self.refuse(link, reason);
             return;
         }
+        if hello.dial_back != 0 {
+            self.on_dial_back_hello(link, hello.dial_back);
+            return;
+        }
+        if self.links.all.get(&link).is_some_and(|l| l.is_dial_back) {
+            self.close(link, CloseReason::Requested);
+            return;
+        }
         if self.begin_handover(link, hello) {
             return;
         }
@@ -214,7 +229,7 @@ impl Protocol {
         }
         // What takes over from an older link of the same peer needs no room of its own.
         let newcomer = direction == Direction::Inbound && !linked;
-        if newcomer && !self.has_place(link, hello.interest.is_relay()) {
+        if newcomer && !self.has_place(link, hello) {
             self.membership.tell_peers(&mut self.env, &mut self.links, &self.guard, link, &remote);
             self.refuse(link, CloseReason::TooManyLinks);
             return;
@@ -272,6 +287,8 @@ impl Protocol {
             since: now,
             incarnation: hello.incarnation,
             max_transaction: hello.max_transaction,
+            dials_back: hello.features.has(Features::DIALS_BACK),
+            observed: None,
             batch: Batch::default(),
             budget: SendBudget::new(nonce),
             pinger: Pinger::default(),
@@ -318,9 +335,7 @@ impl Protocol {
             vec![hello.record.clone()],
             Vec::new(),
         );
-        if let Some(address) = hello.observed {
-            self.note_observed(link, remote, address);
-        }
+        self.note_observed(link, hello.observed);
         self.note_clock(link, hello.clock);
         self.ping(link);
         ask_for_peers(&mut self.env, &mut self.links, link);
@@ -334,6 +349,10 @@ impl Protocol {
     /// Closes a link that is not up, says so, and counts it.
     pub(in crate::protocol) fn refuse(&mut self, link: LinkId, reason: CloseReason) {
         let Some(l) = self.links.all.get(&link) else { return };
+        if l.is_dial_back {
+            self.close(link, reason);
+            return;
+        }
         let is_own = reason == CloseReason::SelfDial;
         let dialled = l.endpoint.as_ref().filter(|_| is_own);
         let address = dialled.and_then(|e| l.address.or_else(|| e.socket_addr()));
@@ -379,8 +398,8 @@ impl Protocol {
         owes: bool,
         takes_over: bool,
         proofs: Vec<[u8; 32]>,
-    ) -> Message {
-        Message::Hello(Box::new(Hello {
+    ) -> Hello {
+        Hello {
             network: self.env.config.network.name.clone(),
             version_min: WIRE_VERSION_MIN,
             version_max: WIRE_VERSION_MAX,
@@ -395,16 +414,7 @@ impl Protocol {
             complete_since: self.complete_since(),
             takes_over,
             proofs,
-        }))
-    }
-
-    /// Takes in from where a peer sees this node come.
-    fn note_observed(&mut self, link: LinkId, peer: PeerId, address: IpAddr) {
-        // Only where we dialled: a peer that dialled us already knows an address of ours. Where the
-        // peer's address is unknown, a proxy stands between, and the peer sees that.
-        let is_direct = |l: &Link| l.direction == Direction::Outbound && l.address.is_some();
-        if self.links.all.get(&link).is_some_and(is_direct) {
-            self.membership.on_observed(&mut self.env, peer, address.to_canonical());
+            dial_back: 0,
         }
     }
 

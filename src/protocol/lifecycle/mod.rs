@@ -203,7 +203,8 @@ impl Protocol {
         self.make_use_of_expired();
         self.judge_past();
         self.expire_bans();
-        self.membership.settle_own_record(&mut self.env);
+        self.membership.outrank(&mut self.env);
+        self.settle_reachability();
         self.renew_stale();
         self.expire_partials();
         self.settle_promises();

@@ -2,7 +2,7 @@
 //!
 //! Tested by: `sim::tests::faults`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::protocol::intake::Requests;
@@ -57,6 +57,8 @@ pub(in crate::protocol) struct Link {
     /// Time when the queue last moved or was empty.
     pub(in crate::protocol) progress: MonoTime,
     pub(in crate::protocol) succession: Succession,
+    /// True: the connection is a dial-back, and never a link.
+    pub(in crate::protocol) is_dial_back: bool,
     /// Link that this connection is to take over.
     pub(in crate::protocol) takes_over: Option<Handover>,
     pub(in crate::protocol) up: Option<Established>,
@@ -88,6 +90,10 @@ pub(in crate::protocol) struct Established {
     pub(in crate::protocol) since: MonoTime,
     pub(in crate::protocol) incarnation: u64,
     pub(in crate::protocol) max_transaction: u64,
+    /// True: the peer takes part in dial-backs.
+    pub(in crate::protocol) dials_back: bool,
+    /// Address from which the peer sees us come, as it says.
+    pub(in crate::protocol) observed: Option<IpAddr>,
     pub(in crate::protocol) batch: Batch,
     pub(in crate::protocol) budget: SendBudget,
     pub(in crate::protocol) pinger: Pinger,

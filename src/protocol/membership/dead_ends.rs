@@ -89,7 +89,11 @@ impl DeadEnds {
     }
 
     /// Returns until when an address counts as our own, if it does.
-    pub(super) fn own_until(&self, endpoint: &Endpoint, now: MonoTime) -> Option<MonoTime> {
+    pub(in crate::protocol) fn own_until(
+        &self,
+        endpoint: &Endpoint,
+        now: MonoTime,
+    ) -> Option<MonoTime> {
         let until = *self.own.get(&endpoint.socket_addr()?)? + OWN_FOR;
         (now < until).then_some(until)
     }

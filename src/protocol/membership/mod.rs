@@ -3,8 +3,7 @@
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to
 //! dial, `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a
 //! while who cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it,
-//! `notice` says what did not; `dead_ends` are addresses that led nowhere, `own_addresses` where
-//! peers see this node.
+//! `notice` says what did not; `dead_ends` are addresses that led nowhere.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
@@ -17,7 +16,6 @@ mod mode;
 mod notice;
 mod outcome;
 mod overlay;
-mod own_addresses;
 mod peer_exchange;
 mod reach;
 
@@ -36,17 +34,14 @@ pub(super) use dead_ends::{MAX_ADDRESSES, MAX_NAMES, MAX_OWN};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use ladder::MAX_ENTRIES;
 pub(super) use ladder::{PATIENCE, WalkId};
-#[cfg(any(test, feature = "sim"))]
-pub(super) use own_addresses::MAX_VOTES;
-pub(super) use peer_exchange::ask_for_peers;
+pub(super) use peer_exchange::{ask_for_peers, policy_allows, scope_of};
 
-use breaker::Breakers;
+use breaker::{Breakers, Key};
 use dead_ends::DeadEnds;
 use dials::Dial;
 use ladder::{RetryBudget, Walk};
 use mode::Connection;
 use notice::Notice;
-use own_addresses::OwnAddresses;
 
 /// Peers that are known and dials under way, and how well this node is connected.
 #[derive(Debug)]
@@ -65,7 +60,6 @@ pub(super) struct Membership {
     retry_budget: RetryBudget,
     breakers: Breakers,
     pub(super) dead_ends: DeadEnds,
-    pub(super) own_addresses: OwnAddresses,
     /// The highest number of an own record that others hold and this run did not give out, and the
     /// earliest time to sign above it.
     outranked_by: Option<u64>,
@@ -108,7 +102,6 @@ impl Membership {
             retry_budget: RetryBudget::default(),
             breakers: Breakers::default(),
             dead_ends: DeadEnds::default(),
-            own_addresses: OwnAddresses::default(),
             outranked_by: None,
             next_outranking: MonoTime::ZERO,
             dropped_peers: VecDeque::new(),
@@ -137,6 +130,11 @@ impl Membership {
     /// Reports whether a walk has ended.
     pub(super) fn is_over(&self, walk: WalkId) -> bool {
         !self.walks.contains_key(&walk)
+    }
+
+    /// Reports whether the breaker of a peer is closed.
+    pub(super) fn is_breaker_closed(&self, peer: &PeerId) -> bool {
+        self.breakers.is_closed(&Key::Peer(*peer))
     }
 
     /// Number of breakers that are not closed.

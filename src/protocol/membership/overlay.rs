@@ -375,7 +375,6 @@ impl Membership {
             next_attempt(env, short_links.saturating_sub(1), cause.retry())
         };
         self.book.postpone(peer, next);
-        self.own_addresses.note_down(peer, env.now);
         if matches!(
             cause,
             CloseCause::Transport | CloseCause::Left | CloseCause::Ours(CloseReason::Unresponsive)

@@ -8,14 +8,13 @@
 //!
 //! Tested by: the tests below, `sim::tests::hostile`, `sim::tests::addresses`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::AddressPolicy;
 use crate::protocol::env::{Env, Task};
 use crate::protocol::guard::{Guard, Work};
 use crate::protocol::io::{Output, Ticket};
-use crate::protocol::link::Links;
+use crate::protocol::link::{Link, Links};
 use crate::protocol::timers::Timer;
 use crate::types::{
     AddressScope, Endpoint, Event, LinkId, MAX_RECORDS_PER_MESSAGE, Message, PeerId, PeerRecord,
@@ -202,15 +201,7 @@ impl Membership {
         }
         let Some(l) = links.all.get(&link) else { return };
         self.checking_records.enter(1);
-        // What to believe depends on where the teller is. A proxy in front of this node hides that, and
-        // a transport of another kind without addresses is local.
-        let scope = match (l.address, &l.endpoint) {
-            (Some(address), _) => AddressScope::of(address.ip()),
-            (None, Some(endpoint)) => endpoint.scope(),
-            (None, None) if l.kind.is_network() => AddressScope::Public,
-            (None, None) => AddressScope::Loopback,
-        };
-        let source = l.remote;
+        let (scope, source) = (scope_of(l), l.remote);
         let ticket = env.ticket(Task::Records { source, scope, relays });
         env.push(Output::VerifyRecords { ticket, records });
     }
@@ -297,7 +288,7 @@ impl Membership {
     }
 
     /// Has the node's own record signed above what others hold, now or later.
-    fn outrank(&mut self, env: &mut Env) {
+    pub(in crate::protocol) fn outrank(&mut self, env: &mut Env) {
         let above = self.outranked_by.filter(|above| *above >= self.record.seq());
         if env.now < self.next_outranking {
             return;
@@ -313,24 +304,16 @@ impl Membership {
             env.push(Output::RenewRecord { above });
         }
     }
+}
 
-    /// A dialled peer says from where it sees this node come.
-    pub(in crate::protocol) fn on_observed(
-        &mut self,
-        env: &mut Env,
-        peer: PeerId,
-        address: IpAddr,
-    ) {
-        self.own_addresses.note_vote(peer, address, env.now);
-        self.settle_own_record(env);
-    }
-
-    /// Brings the node's own record up to date with what peers say of it.
-    pub(in crate::protocol) fn settle_own_record(&mut self, env: &mut Env) {
-        self.outrank(env);
-        if let Some(addresses) = self.own_addresses.changed(env.now) {
-            env.push(Output::OwnAddresses { addresses });
-        }
+/// Returns where a peer is: what to believe of it depends on that. A proxy in front of this node hides it,
+/// and a transport of another kind without addresses is local.
+pub(in crate::protocol) fn scope_of(l: &Link) -> AddressScope {
+    match (l.address, &l.endpoint) {
+        (Some(address), _) => AddressScope::of(address.ip()),
+        (None, Some(endpoint)) => endpoint.scope(),
+        (None, None) if l.kind.is_network() => AddressScope::Public,
+        (None, None) => AddressScope::Loopback,
     }
 }
 
@@ -341,7 +324,11 @@ pub(in crate::protocol) fn ask_for_peers(env: &mut Env, links: &mut Links, link:
 }
 
 /// Reports whether an address heard from a peer of the given scope may be stored and dialled.
-fn policy_allows(policy: AddressPolicy, teller: AddressScope, endpoint: &Endpoint) -> bool {
+pub(in crate::protocol) fn policy_allows(
+    policy: AddressPolicy,
+    teller: AddressScope,
+    endpoint: &Endpoint,
+) -> bool {
     let scope = endpoint.scope();
     match policy {
         _ if scope == AddressScope::Unusable || endpoint.port() == 0 => false,

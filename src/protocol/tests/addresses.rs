@@ -1,11 +1,11 @@
 //! Addresses, as one core sees them: where dials lead, which addresses are its own, and which of a
 //! peer's records counts.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::protocol::{Assurance, CallId, ConnectFailure, DialId, Input, Output};
+use crate::protocol::{Assurance, CallId, ConnectFailure, DialId, Input, Output, Restored};
 use crate::types::{
     CloseReason, Endpoint, Event, FailureKind, Hello, LinkId, Message, PeerId, PeerRecord,
     RecordDraft, TransportKind, WallTime,
@@ -37,7 +37,9 @@ impl Dialler {
     fn new(bootstrap: &str) -> Self {
         let mut config = Config::lan();
         config.discovery.bootstrap = bootstrap.parse().into_iter().collect();
-        let mut node = SingleNode::new(ME, &config, Vec::new());
+        let listening = Some(SocketAddr::from(([0, 0, 0, 0], 5001)));
+        let restored = Restored { listening, ..Restored::default() };
+        let mut node = SingleNode::restored(ME, &config, Vec::new(), restored);
         node.wake(Duration::ZERO);
         Self { node, now: Duration::ZERO, next_link: 100 }
     }
@@ -329,9 +331,11 @@ fn a_name_that_led_to_a_peer_is_dialled_for_further_ones() {
     assert_eq!(d.failures(), Vec::<String>::new(), "nothing failed");
 }
 
-fn own_addresses(d: &mut Dialler) -> Vec<Vec<IpAddr>> {
+fn own_endpoints(d: &mut Dialler) -> Vec<Vec<String>> {
     d.take(|output| match output {
-        Output::OwnAddresses { addresses } => Some(addresses.clone()),
+        Output::OwnEndpoints { endpoints } => {
+            Some(endpoints.iter().map(ToString::to_string).collect())
+        }
         _ => None,
     })
 }
@@ -342,21 +346,20 @@ fn own_addresses_are_what_linked_peers_see_in_their_one_spelling() {
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 2, at(2));
     let seen = |ip: &str| Hello { observed: ip.parse().ok(), ..greeting(2) };
-    d.says_hello(link, seen("::ffff:192.0.2.1"));
-    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    assert_eq!(own_addresses(&mut d), [vec![ip("192.0.2.1")]]);
+    d.says_hello(link, seen("::ffff:10.9.0.1"));
+    assert_eq!(own_endpoints(&mut d), [["10.9.0.1:5001"]]);
     d.node.feed(d.now, Input::LinkClosed { link });
     let (dial, _) = d.next_dial(secs(3));
     let link = d.leads_to(dial, 2, at(2));
-    d.says_hello(link, seen("192.0.2.7"));
-    assert_eq!(own_addresses(&mut d), [vec![ip("192.0.2.7")]], "it is elsewhere now");
+    d.says_hello(link, seen("10.9.0.7"));
+    assert_eq!(own_endpoints(&mut d), [["10.9.0.7:5001"]], "it is elsewhere now");
     // An accepted link's peer dialled an address that it knew already.
     let (kind, assurance) = (TransportKind::GrpcStream, Assurance::default());
     let (link, remote, address) = (LinkId(9), peer(3), Some(at(3)));
     let opened = Input::LinkOpened { link, remote, kind, address, dial: None, assurance };
     d.node.feed(d.now, opened);
-    d.says_hello(link, Hello { observed: "192.0.2.9".parse().ok(), ..greeting(3) });
-    assert_eq!(own_addresses(&mut d), Vec::<Vec<IpAddr>>::new());
+    d.says_hello(link, Hello { observed: "10.9.0.9".parse().ok(), ..greeting(3) });
+    assert_eq!(own_endpoints(&mut d), Vec::<Vec<String>>::new());
 }
 
 #[test]
@@ -364,9 +367,9 @@ fn behind_a_proxy_nobody_sees_where_this_node_is_and_a_name_is_no_place_on_this_
     let mut d = Dialler::new(NAME);
     let (dial, _) = d.next_dial(Duration::ZERO);
     let link = d.leads_to(dial, 2, None);
-    d.says_hello(link, Hello { observed: "192.0.2.1".parse().ok(), ..greeting(2) });
+    d.says_hello(link, Hello { observed: "10.9.0.1".parse().ok(), ..greeting(2) });
     assert_eq!(d.links(), [peer(2)]);
-    assert_eq!(own_addresses(&mut d), Vec::<Vec<IpAddr>>::new(), "that is the proxy's");
+    assert_eq!(own_endpoints(&mut d), Vec::<Vec<String>>::new(), "that is the proxy's");
     d.says(link, peers(vec![record(3, 1, "127.0.0.1:22")]));
     assert_eq!(d.node.protocol.counters().records_ignored, 1);
     d.says(link, peers(vec![record(3, 2, "198.51.100.1:22")]));

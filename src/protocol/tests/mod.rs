@@ -19,6 +19,7 @@ mod past;
 mod probes;
 mod property;
 mod quality;
+mod reachability;
 mod refusals;
 mod single_node;
 mod statistics;

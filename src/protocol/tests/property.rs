@@ -1,6 +1,7 @@
 //! Anything at all is fed to one protocol: it never panics and stays within its bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 
@@ -13,10 +14,11 @@ use crate::protocol::{
 };
 use crate::testing::cases::{Random, for_all};
 use crate::types::{
-    Announcement, Ban, Bound, CloseReason, FEATURES, FailureKind, Head, Header, Hello, Interest,
-    LinkId, Message, MonoTime, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs,
-    Range, RangeContent, Reconcile, RecordDraft, Refusal, Reservation, ResponseStatus, Signature,
-    Topic, TopicKey, Transaction, TransactionId, TransportKind, Verdict, WallTime,
+    Announcement, Ban, Bound, CandidateDraft, CandidateSource, CloseReason, DialBackOutcome,
+    FEATURES, FailureKind, Head, Header, Hello, Interest, LinkId, Message, MonoTime, NOWHERE,
+    Offer, PeerId, PeerRecord, Piece, PieceRange, Proofs, Range, RangeContent, Reconcile,
+    RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey, Transaction,
+    TransactionId, TransportKind, Verdict, WallTime,
 };
 
 use super::*;
@@ -74,11 +76,12 @@ pub(in crate::protocol) fn hello(n: u8) -> Message {
         incarnation: u64::from(n / 64),
         max_transaction: 1 << 20,
         record: record(n),
-        observed: None,
+        observed: n.is_multiple_of(3).then(|| IpAddr::from([50, 9, 0, 1])),
         interest: Interest::default(),
         owes: n % 2 == 1,
         clock: clock(n),
         proofs: Vec::new(),
+        dial_back: if n % 32 == 31 { u64::from(n) } else { 0 },
         complete_since: None,
         takes_over: false,
     }))
@@ -96,7 +99,7 @@ struct Step {
 fn message(step: Step) -> Message {
     let Step { kind, a, b, .. } = step;
     let large = b.is_multiple_of(5);
-    match kind % 23 {
+    match kind % 24 {
         0 | 1 => hello(b),
         2 => Message::Goodbye { reason: CloseReason::Shutdown, retry_after: secs(u64::from(b)) },
         3 => Message::Ping { nonce: u64::from(b) },
@@ -152,11 +155,35 @@ fn message(step: Step) -> Message {
         17 => Message::Yours { lower: bound(a), upper: bound(b) },
         18 | 19 => Message::Interest(interest(a, b)),
         20 | 21 => talk(a, b),
+        22 => dial_back(a, b),
         _ => {
             let head = Head::of(&transaction(b % 16, large));
             let (hop, complete) = (u16::from(a % 4), a % 3 == 0);
             let place = 100 * u32::from(hop);
             Message::Offer(Box::new(Offer { head, hop, place, complete }))
+        }
+    }
+}
+
+fn draft(n: u8) -> CandidateDraft {
+    use CandidateSource as S;
+    let source = [S::Interface, S::Stun, S::TcpMapping, S::Relay][usize::from(n % 4)];
+    CandidateDraft {
+        endpoint: format!("50.9.0.1:{}", 5000 + u16::from(n)).parse().unwrap(),
+        source,
+    }
+}
+
+/// What is said of a few dial-backs, in any order.
+fn dial_back(a: u8, b: u8) -> Message {
+    let (nonce, address) = (u64::from(b % 8), SocketAddr::from(([50, a % 9, 0, 1], 5001)));
+    match a % 3 {
+        0 => Message::DialBack { nonce, port: 1000 + u16::from(b) },
+        1 => Message::DialBackTask { nonce, address, peer: identity(b % 9).peer_id() },
+        _ => {
+            let outcomes =
+                [DialBackOutcome::Refused, DialBackOutcome::Reached, DialBackOutcome::Failed];
+            Message::DialBackResult { nonce, outcome: outcomes[usize::from(b % 3)] }
         }
     }
 }
@@ -254,7 +281,9 @@ impl Chaos {
     fn new(role: Role) -> Self {
         let mut config = Config::lan();
         config.gossip.role = role;
-        let protocol = Protocol::new(&config, 1, record(7), [1; 32], Restored::default());
+        let listening = Some(SocketAddr::from(([0, 0, 0, 0], 5001)));
+        let restored = Restored { listening, ..Restored::default() };
+        let protocol = Protocol::new(&config, 1, record(7), [1; 32], restored);
         let (dials, tickets, loads) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         let (now, checks, pings) = (Duration::ZERO, BTreeMap::new(), BTreeMap::new());
         let requests = BTreeSet::new();
@@ -296,6 +325,7 @@ impl Chaos {
                 detail: String::new(),
             },
             4 if a >= 250 => Input::Leaving { link },
+            4 if a >= 240 => Input::Candidates((0..b % 80).map(draft).collect()),
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
             6 => return self.progress(link, step),

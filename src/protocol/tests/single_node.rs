@@ -43,6 +43,7 @@ pub(super) fn greeting(n: u8) -> Hello {
         complete_since: None,
         takes_over: false,
         proofs: Vec::new(),
+        dial_back: 0,
     }
 }
 
@@ -313,7 +314,7 @@ impl SingleNode {
                     | Output::Requested { .. }
                     | Output::RequestCancelled { .. }
                     | Output::Answered { .. }
-                    | Output::OwnAddresses { .. }
+                    | Output::OwnEndpoints { .. }
                     | Output::RenewRecord { .. }) => self.outside.push(asked),
                     _ => {}
                 }

@@ -138,7 +138,7 @@ fn a_node_that_dials_itself_learns_its_address() {
     let own: Endpoint = World::new(WorldConfig::new(0, 1)).endpoint(0);
     let mut itself = Config::lan();
     itself.discovery.bootstrap.push(own);
-    lone.add_node(NodeOptions { hidden: false, ..NodeOptions::with_config(itself) });
+    lone.add_node(NodeOptions::with_config(itself));
     lone.run_for(secs(60));
     assert!(lone.report().counters.dials_started <= 1, "{:?}", lone.report().counters);
 }

@@ -19,6 +19,7 @@ mod outbox;
 mod outbox_replay;
 mod past;
 mod quality;
+mod reachability;
 mod repair;
 mod replay;
 mod scenarios;

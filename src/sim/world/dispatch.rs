@@ -241,6 +241,13 @@ impl World {
             Output::CorrectClock { correction_ms } => {
                 self.nodes[node].correction_ms = correction_ms;
             }
+            Output::OwnEndpoints { endpoints } => {
+                if self.nodes[node].options.learns {
+                    self.nodes[node].told = endpoints;
+                    let at = self.now + self.config.verify_delay;
+                    self.schedule(at, Event::Renewed { node, boot, above: 0 });
+                }
+            }
             Output::RenewRecord { above } => {
                 let at = self.now + self.config.verify_delay;
                 self.schedule(at, Event::Renewed { node, boot, above });
@@ -261,7 +268,6 @@ impl World {
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Tested { .. }
-            | Output::OwnAddresses { .. }
             | Output::Shun { .. }
             | Output::Emit(_) => {}
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::StoreErrorKind;
 use crate::protocol::{Input, Protocol};
 use crate::sim::check::Seen;
-use crate::sim::config::{Behaviour, Loss};
+use crate::sim::config::{Behaviour, Filter, Loss};
 use crate::sim::link_id::pipe_of;
 use crate::types::{LinkId, Message, TransactionId};
 
@@ -40,8 +40,10 @@ impl World {
         n.vanished = false;
         n.started = now;
         n.correction_ms = 0;
+        n.told.clear();
         let record = n.sign_record(now);
         let mut restored = n.store.restored(n.options.store_bytes);
+        restored.listening = n.listening();
         restored.rungs = self.config.rungs.iter().map(|rung| rung.kind).collect();
         let stored: Vec<TransactionId> = restored.index.iter().map(|e| e.id).collect();
         let blank = restored.peers.is_empty() && stored.is_empty();
@@ -188,6 +190,11 @@ impl World {
         let old = std::mem::replace(&mut n.uplink, uplink);
         n.downlink = downlink;
         self.repace(node, old);
+    }
+
+    /// Changes what reaches a node from now on; its links stay.
+    pub fn set_filter(&mut self, node: usize, filter: Filter) {
+        self.nodes[node].options.filter = filter;
     }
 
     /// Changes what a node does wrong from now on.

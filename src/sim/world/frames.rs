@@ -43,8 +43,9 @@ impl World {
             self.schedule(self.now + BLACK_HOLE_TIMEOUT, failed(FailureKind::Timeout));
             return;
         };
+        self.note_dialled(node, target);
         let t = &self.nodes[target];
-        if t.options.hidden || t.vanished || t.partition != self.nodes[node].partition {
+        if !self.lets_in(target, node) || t.vanished || t.partition != self.nodes[node].partition {
             self.schedule(self.now + BLACK_HOLE_TIMEOUT, failed(FailureKind::Timeout));
         } else if t.protocol.is_none() {
             self.schedule(self.now + travel, failed(FailureKind::Unreachable));
@@ -100,7 +101,7 @@ impl World {
         let answers = |node: &&usize| {
             let n = &self.nodes[**node];
             n.protocol.is_some()
-                && !n.options.hidden
+                && self.lets_in(**node, dialler)
                 && n.partition == self.nodes[dialler].partition
                 && to.expected.is_none_or(|id| id == n.peer_id())
         };

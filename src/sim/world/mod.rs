@@ -17,6 +17,7 @@ mod survey;
 mod tamper;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ use self::obstacles::Obstruction;
 use self::pipe::Pipes;
 pub use self::requests::Handler;
 use super::check::{self, Checker, Seen, Violation};
-use super::config::{NodeOptions, Topology, WorldConfig};
+use super::config::{Filter, NodeOptions, Topology, WorldConfig};
 use super::id_map::IdMap;
 use super::node_set::NodeSet;
 use super::report::Faults;
@@ -119,7 +120,8 @@ impl World {
             earlier: Counters::default(),
             config: WorldConfig { nodes: nodes.len(), ..config },
         };
-        let dialable: Vec<_> = (0..nodes.len()).filter(|n| !nodes[*n].hidden).collect();
+        let dialable: Vec<_> =
+            (0..nodes.len()).filter(|n| nodes[*n].filter == Filter::Open).collect();
         let register = |options| world.register(options, &dialable);
         let added: Vec<_> = nodes.into_iter().map(register).collect();
         if world.config.checks {
@@ -135,7 +137,7 @@ impl World {
 
     /// Adds a node that starts now; returns its number.
     pub fn add_node(&mut self, options: NodeOptions) -> usize {
-        let up = self.running().filter(|n| !self.nodes[*n].options.hidden);
+        let up = self.running().filter(|n| self.nodes[*n].options.filter == Filter::Open);
         let dialable: Vec<_> = up.collect();
         self.faults.nodes_joined_late += u64::from(self.now > Duration::ZERO);
         let behaviour = options.behaviour;
@@ -167,12 +169,17 @@ impl World {
                 drawn.filter(|other| *other != index).take(count).collect()
             }
         };
-        let others = known.into_iter().filter(|other| *other != index).map(endpoint);
+        let place = |node: usize| match self.nodes.get(node) {
+            Some(n) => n.endpoint.clone(),
+            // One that is still to come.
+            None => endpoint(node),
+        };
+        let others = known.into_iter().filter(|other| *other != index).map(place);
         config.discovery.bootstrap.extend(others);
         let mut node = Node::new(self.config.seed, index, config, options);
         node.uplink = self.config.uplink;
         node.downlink = self.config.downlink;
-        self.faults.nodes_hidden += u64::from(node.options.hidden);
+        self.faults.nodes_hidden += u64::from(node.options.filter != Filter::Open);
         if node.is_edge() {
             self.edges.push(index);
         }
@@ -224,6 +231,16 @@ impl World {
         let (host, port) = (n.endpoint.host().clone(), n.endpoint.port());
         n.endpoint = Endpoint::new(host, port.wrapping_add(1).max(1))
             .unwrap_or_else(|_| unreachable!("an address with a port is an endpoint"));
+        self.addresses.insert(n.endpoint.clone(), node);
+    }
+
+    /// Moves a node to another IP address, as when it roams or its router gets a new one: its links break.
+    pub fn readdress(&mut self, node: usize, ip: IpAddr) {
+        self.reset_links_of(node);
+        let n = &mut self.nodes[node];
+        self.addresses.remove(&n.endpoint);
+        n.endpoint = Endpoint::from(SocketAddr::new(ip, n.endpoint.port()));
+        n.dialled.clear();
         self.addresses.insert(n.endpoint.clone(), node);
     }
 

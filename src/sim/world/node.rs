@@ -1,6 +1,6 @@
 //! One simulated node: its identity, its disk, and its protocol while it runs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::types::{
 use super::pipe::Frame;
 use super::requests::HostState;
 use super::store::Store;
-use crate::sim::config::{Behaviour, NodeOptions};
+use crate::sim::config::{Behaviour, Filter, NodeOptions};
 
 /// Wall-clock time at which every world starts.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -50,6 +50,10 @@ pub(super) struct Node {
     pub(super) options: NodeOptions,
     pub(super) config: Config,
     pub(super) endpoint: Endpoint,
+    /// Endpoints that its protocol has it tell others.
+    pub(super) told: Vec<Endpoint>,
+    /// Hosts that it has dialled and when, where its filter goes by that.
+    pub(super) dialled: BTreeMap<IpAddr, Duration>,
     pub(super) record_seq: u64,
     /// Milliseconds that the protocol has added to the clock.
     pub(super) correction_ms: i64,
@@ -100,7 +104,12 @@ impl Node {
         Self {
             identity: identity(seed, options.twin_of.unwrap_or(index)),
             config,
-            endpoint: endpoint(index),
+            endpoint: match options.address {
+                Some(ip) => Endpoint::from(SocketAddr::new(ip, Endpoint::DEFAULT_PORT)),
+                None => endpoint(index),
+            },
+            told: Vec::new(),
+            dialled: BTreeMap::new(),
             options,
             record_seq: 0,
             correction_ms: 0,
@@ -155,13 +164,23 @@ impl Node {
     /// Signs a new record.
     pub(super) fn sign_record(&mut self, now: Duration) -> PeerRecord {
         self.record_seq += 1;
-        let endpoints = if self.options.hidden { Vec::new() } else { vec![self.endpoint.clone()] };
+        let endpoints = match self.options.filter {
+            _ if self.options.learns => self.told.clone(),
+            Filter::Open => vec![self.endpoint.clone()],
+            Filter::Restricted | Filter::Closed => Vec::new(),
+        };
         self.identity.sign_record(RecordDraft {
             peer: self.peer_id(),
             seq: self.record_seq,
             issued: self.dated(now),
             endpoints,
         })
+    }
+
+    /// Address at which the protocol is told that it listens.
+    pub(super) fn listening(&self) -> Option<SocketAddr> {
+        let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        self.options.learns.then(|| SocketAddr::new(everywhere, self.endpoint.port()))
     }
 
     /// Appends an end to those that wait for the uplink.

@@ -1,9 +1,15 @@
 //! What stands in the way of some rungs: firewalls and proxies.
 
-use crate::sim::config::{Obstacle, Rung};
+use std::time::Duration;
+
+use crate::sim::config::{Filter, Obstacle, Rung};
 use crate::types::TransportKind;
 
 use super::World;
+use super::pipe::Pipe;
+
+/// Time for which a filter lets in whoever was dialled, after that.
+const FILTER_MEMORY: Duration = Duration::from_mins(2);
 
 /// Obstacle between two nodes, or between one and all others.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +33,33 @@ impl World {
         let is_same = |o: &Obstruction| (o.from, o.to, o.rung) == (from, to, rung);
         self.obstructions.retain(|o| !is_same(o));
         self.obstructions.push(Obstruction { from, to, rung, obstacle });
+    }
+
+    /// Says whether a node's filter lets another one in that dials it.
+    pub fn lets_in(&self, node: usize, dialler: usize) -> bool {
+        let ip = |node: usize| self.nodes[node].endpoint.socket_addr().map(|at| at.ip());
+        match self.nodes[node].options.filter {
+            Filter::Open => true,
+            Filter::Closed => false,
+            Filter::Restricted => {
+                let dialled = &self.nodes[node].dialled;
+                let lately = ip(dialler).and_then(|ip| dialled.get(&ip));
+                let has_pipe = |p: &Pipe| {
+                    !p.broken && p.ends[0].node == node && ip(p.ends[1].node) == ip(dialler)
+                };
+                lately.is_some_and(|at| self.now.saturating_sub(*at) < FILTER_MEMORY)
+                    || self.pipes.iter().any(|(_, p)| has_pipe(p))
+            }
+        }
+    }
+
+    /// A node dials another: its filter lets that one in from now on.
+    pub(super) fn note_dialled(&mut self, node: usize, target: usize) {
+        let ip = self.nodes[target].endpoint.socket_addr().map(|at| at.ip());
+        let n = &mut self.nodes[node];
+        if let Some(ip) = ip.filter(|_| n.options.filter == Filter::Restricted) {
+            n.dialled.insert(ip, self.now);
+        }
     }
 
     /// Breaks all links of a node, as a proxy does that is started anew.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{Announcement, Head, Message, PeerId, Signature, Transaction};
+use crate::types::{Announcement, DialBackOutcome, Head, Message, PeerId, Signature, Transaction};
 
 use crate::sim::config::Behaviour;
 
@@ -40,6 +40,14 @@ pub(super) fn tamper(behaviour: Behaviour, own: PeerId, message: &mut Message) -
         }
         (Behaviour::WrongRecord, Message::Peers { records, .. }) => {
             records.iter_mut().filter(|r| r.peer() != own).for_each(|r| r.draft.seq += 1000);
+            true
+        }
+        (Behaviour::SaysReached, Message::DialBackResult { outcome, .. }) => {
+            *outcome = DialBackOutcome::Reached;
+            true
+        }
+        (Behaviour::SaysFailed, Message::DialBackResult { outcome, .. }) => {
+            *outcome = DialBackOutcome::Failed;
             true
         }
         (Behaviour::WrongVersion, Message::Hello(hello)) => {

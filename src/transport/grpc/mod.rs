@@ -36,7 +36,13 @@ use super::health::Health;
 #[cfg(any(test, feature = "health", feature = "compat"))]
 use super::port::Guest;
 use super::port::PortListener;
+#[cfg(feature = "turn")]
+use super::relay_way::RelayWay;
+#[cfg(feature = "turn")]
+use super::relays::Relays;
 use super::shared::Shared;
+#[cfg(feature = "turn")]
+use crate::config::RelayServer;
 use crate::error::{FailureKind, TransportError};
 use crate::identity::Identity;
 use crate::ports::{Listener, RawLink, Transport};
@@ -106,6 +112,18 @@ impl GrpcTransport {
             }
         }
         Ok(Self { shared: Arc::clone(&self.shared), rung: kind })
+    }
+
+    /// Relays that listen for this transport and all its rungs, and dial for them.
+    #[cfg(feature = "turn")]
+    pub(crate) fn relays(&self) -> Relays {
+        self.shared.routes.relays.clone()
+    }
+
+    /// The way to the server of a relay.
+    #[cfg(feature = "turn")]
+    pub(crate) fn way_to(&self, server: &RelayServer) -> RelayWay {
+        RelayWay::new(&self.shared, server)
     }
 
     #[cfg(feature = "compat")]

@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::BufReader;
-use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::TlsAcceptor;
 
@@ -66,20 +65,17 @@ impl Dialler {
 /// Reason for which there is neither.
 pub(super) async fn handshake(
     port: Arc<Port>,
-    stream: TcpStream,
+    stream: tcp::Stream,
     address: SocketAddr,
     slot: Slot,
 ) -> Result<Option<RawLink>, TransportError> {
-    tcp::tune(&stream).map_err(|source| {
-        TransportError::with_source(FailureKind::Closed, "cannot set socket options", source)
-    })?;
     let (stream, traffic) = Metered::new(stream);
     let shared = Arc::clone(&port.shared);
-    let is_proxied = port.is_proxied;
+    let entrance = port.entrance;
     let (inlet, first) = Inlet::new(port, address, traffic, slot);
     let nothing = |e| failure::from_io("the connection ended before it said anything", e);
     match &shared.security {
-        Security::Tls(identity) if !is_proxied => {
+        Security::Tls(identity) if entrance.is_tls() => {
             let stream = BufReader::with_capacity(tls::READ_BUFFER_BYTES, stream);
             let stream = TlsAcceptor::from(identity.server_config())
                 .accept(stream)
@@ -200,6 +196,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::{Instant, sleep, timeout};
 
+    use super::super::inlet::Entrance;
     use super::*;
     use crate::identity::Identity;
     use crate::transport::GrpcOptions;
@@ -210,7 +207,7 @@ mod tests {
         let options = GrpcOptions { plaintext: true, ..GrpcOptions::default() };
         let shared = Shared::new(Identity::from_seed([1; 32]), options).unwrap();
         let (results, told) = mpsc::channel(1);
-        (Arc::new(Port::new(Arc::new(shared), false, results)), told)
+        (Arc::new(Port::new(Arc::new(shared), Entrance::Direct, results)), told)
     }
 
     fn inlet(port: &Arc<Port>, traffic: Traffic) -> Inlet {

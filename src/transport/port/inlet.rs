@@ -41,12 +41,34 @@ pub(super) type Handshaken = (Option<SocketAddr>, Result<RawLink, TransportError
 /// Maximum number of refused requests of a connection that the listener is told of.
 const MAX_REFUSALS_TOLD: usize = 16;
 
+/// What connections come in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entrance {
+    /// A socket that peers connect to.
+    Direct,
+    /// A socket that a proxy connects to, in clear text.
+    Proxied,
+    /// Relays, which bring what peers say to them.
+    Relayed,
+}
+
+impl Entrance {
+    /// Reports whether the address of a connection is that of something between it and the peer.
+    pub(super) fn hides_address(self) -> bool {
+        self != Self::Direct
+    }
+
+    /// Reports whether connections begin with TLS, where the transport has it.
+    pub(super) fn is_tls(self) -> bool {
+        self != Self::Proxied
+    }
+}
+
 /// State that all connections of a port share.
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) shared: Arc<Shared>,
-    /// True: a proxy stands before it, and the address of a connection is the proxy's.
-    pub(super) is_proxied: bool,
+    pub(super) entrance: Entrance,
     /// Where handshakes in pipes tell what came of them; closed when the listener is gone.
     pub(super) results: mpsc::Sender<Handshaken>,
     handshakes: Arc<Slots>,
@@ -64,13 +86,13 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn new(
         shared: Arc<Shared>,
-        is_proxied: bool,
+        entrance: Entrance,
         results: mpsc::Sender<Handshaken>,
     ) -> Self {
         let [handshakes, served, guests, reading] = <[Arc<Slots>; 4]>::default();
         Self {
             shared,
-            is_proxied,
+            entrance,
             results,
             handshakes,
             served,
@@ -84,13 +106,13 @@ impl Port {
 
     pub(super) fn handshake_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
         let options = &self.shared.options;
-        let of_host = (!self.is_proxied).then_some(options.max_handshakes_per_ip);
+        let of_host = (!self.entrance.hides_address()).then_some(options.max_handshakes_per_ip);
         Slots::enter(&self.handshakes, ip, Most { total: options.max_handshakes, of_host })
     }
 
     /// Room for a connection that serves requests.
     fn served_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
-        let of_host = (!self.is_proxied).then_some(MAX_SERVED_OF_HOST);
+        let of_host = (!self.entrance.hides_address()).then_some(MAX_SERVED_OF_HOST);
         Slots::enter(&self.served, ip, Most { total: MAX_SERVED, of_host })
     }
 
@@ -98,7 +120,7 @@ impl Port {
     /// most of it loses one to a host that has less; where a host has its share, an idle one of its
     /// own.
     fn guest_slot(&self, ip: IpAddr) -> Result<Slot, Full> {
-        let of_host = (!self.is_proxied).then_some(MAX_GUESTS_OF_HOST);
+        let of_host = (!self.entrance.hides_address()).then_some(MAX_GUESTS_OF_HOST);
         let enter = |total| Slots::enter(&self.guests, ip, Most { total, of_host });
         enter(MAX_GUESTS).or_else(|full| match full {
             Full::Total(_) => {
@@ -258,7 +280,7 @@ impl Inlet {
 
     /// Socket address of the dialler, as far as is known: a proxy hides it.
     pub(in crate::transport) fn peer_address(&self) -> Option<SocketAddr> {
-        (!self.0.port.is_proxied).then_some(self.0.address)
+        (!self.0.port.entrance.hides_address()).then_some(self.0.address)
     }
 
     /// Socket address at the other end of the connection, whoever that is.
@@ -418,7 +440,7 @@ impl Inlet {
     /// is none.
     pub(in crate::transport) fn reading(&self) -> Option<Slot> {
         let port = self.port();
-        let of_host = (!port.is_proxied).then_some(MAX_READING_OF_HOST);
+        let of_host = (!port.entrance.hides_address()).then_some(MAX_READING_OF_HOST);
         Slots::enter(&port.reading, self.ip(), Most { total: MAX_READING, of_host }).ok()
     }
 

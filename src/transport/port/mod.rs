@@ -11,7 +11,8 @@
 //!
 //! One port serves all: TLS with ALPN `h2` or `http/1.1`, and what offers none is told by its first
 //! bytes. Behind the other port, `http`, stands a proxy: no TLS, and the address that is seen is
-//! not the peer's, so neither bounds of a host nor shunning apply there.
+//! not the peer's, so neither bounds of a host nor shunning apply there. What a relay brings comes in as
+//! at the first port, with the latter exception and room of its own.
 
 mod connection;
 mod guest;
@@ -38,11 +39,12 @@ use tokio::time::{sleep, timeout};
 pub(in crate::transport) use self::guest::Guests;
 pub(crate) use self::guest::{Guest, Visitor};
 pub(in crate::transport) use self::inlet::{Busy, Inlet};
-use self::inlet::{Handshaken, Port};
+use self::inlet::{Entrance, Handshaken, Port};
 pub(in crate::transport) use self::shunned_hosts::ShunnedHosts;
 use self::slots::Full;
 pub(in crate::transport) use self::slots::Slot;
 use super::shared::{Shared, TARGET};
+use super::tcp;
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};
 use crate::types::TransportKind;
@@ -58,6 +60,7 @@ const RESULTS: usize = 16;
 pub(in crate::transport) struct PortListener {
     direct: Socket,
     proxied: Option<Socket>,
+    relayed: Relayed,
     handshakes: JoinSet<Done>,
     in_pipes: mpsc::Receiver<Handshaken>,
     _listening: Arc<TransportKind>,
@@ -86,7 +89,7 @@ impl Socket {
         };
         let listener = TcpListener::bind(bind).await.map_err(local)?;
         let address = listener.local_addr().map_err(local)?;
-        let is_proxied = port.is_proxied;
+        let is_proxied = port.entrance == Entrance::Proxied;
         tracing::info!(target: TARGET, %address, is_proxied, "listening");
         Ok(Self { listener, address, port: Arc::new(port) })
     }
@@ -100,6 +103,13 @@ impl Socket {
     }
 }
 
+/// What relays bring.
+#[derive(Debug)]
+struct Relayed {
+    incoming: mpsc::Receiver<(tcp::Stream, SocketAddr)>,
+    port: Arc<Port>,
+}
+
 impl PortListener {
     pub(in crate::transport) async fn bind(
         shared: Arc<Shared>,
@@ -108,25 +118,35 @@ impl PortListener {
     ) -> Result<Self, TransportError> {
         let listening = shared.listen(rung)?;
         let (results, in_pipes) = mpsc::channel(RESULTS);
-        let port = |is_proxied| Port::new(Arc::clone(&shared), is_proxied, results.clone());
-        let direct = Socket::bind(bind, port(false)).await?;
+        let port = |entrance| Port::new(Arc::clone(&shared), entrance, results.clone());
+        let direct = Socket::bind(bind, port(Entrance::Direct)).await?;
         let proxied = match shared.options.http {
             None => None,
-            Some(bind) => Some(Socket::bind(bind, port(true)).await?),
+            Some(bind) => Some(Socket::bind(bind, port(Entrance::Proxied)).await?),
         };
+        let incoming = shared.routes.relays.listen();
+        let relayed = Relayed { incoming, port: Arc::new(port(Entrance::Relayed)) };
         let handshakes = JoinSet::new();
-        Ok(Self { direct, proxied, handshakes, in_pipes, _listening: listening, pausing: false })
+        Ok(Self {
+            direct,
+            proxied,
+            relayed,
+            handshakes,
+            in_pipes,
+            _listening: listening,
+            pausing: false,
+        })
     }
 
     /// Starts a handshake, or says why there is none.
     fn admit(
         &mut self,
         port: Arc<Port>,
-        stream: TcpStream,
+        stream: tcp::Stream,
         address: SocketAddr,
     ) -> Result<(), TransportError> {
         let shared = Arc::clone(&port.shared);
-        if !port.is_proxied && shared.shunned.contains(address.ip()) {
+        if !port.entrance.hides_address() && shared.shunned.contains(address.ip()) {
             return Err(TransportError::new(FailureKind::Refused, "strangers come from this host"));
         }
         let slot = port.handshake_slot(address.ip()).map_err(|full| {
@@ -138,7 +158,7 @@ impl PortListener {
             };
             TransportError::new(FailureKind::Refused, message)
         })?;
-        let told = (!port.is_proxied).then_some(address);
+        let told = (!port.entrance.hides_address()).then_some(address);
         self.handshakes.spawn(async move {
             let limit = shared.options.handshake_timeout;
             let handshake = connection::handshake(port, stream, address, slot);
@@ -183,11 +203,19 @@ impl Listener for PortListener {
                 }
                 accepted = Socket::accept(Some(&self.direct)), if !self.pausing => accepted,
                 accepted = Socket::accept(self.proxied.as_ref()), if !self.pausing => accepted,
+                Some((stream, address)) = self.relayed.incoming.recv() => {
+                    if let Err(error) = self.admit(Arc::clone(&self.relayed.port), stream, address) {
+                        return failed(None, error);
+                    }
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let told = (!port.is_proxied).then_some(address);
-                    if let Err(error) = self.admit(port, stream, address) {
+                    let told = (!port.entrance.hides_address()).then_some(address);
+                    let admitted =
+                        tcp::tuned(stream).and_then(|stream| self.admit(port, stream, address));
+                    if let Err(error) = admitted {
                         return failed(told, error);
                     }
                 }

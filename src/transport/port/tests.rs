@@ -474,7 +474,7 @@ async fn an_answer_that_is_not_read_is_seen() {
     let options = GrpcOptions { plaintext: true, ..GrpcOptions::default() };
     let shared = Arc::new(Shared::new(identity(2), options).unwrap());
     let (results, _told) = tokio::sync::mpsc::channel(1);
-    let port = Arc::new(super::inlet::Port::new(shared, false, results));
+    let port = Arc::new(super::inlet::Port::new(shared, super::inlet::Entrance::Direct, results));
     let address: SocketAddr = "192.0.2.1:7".parse().unwrap();
     let slot = port.handshake_slot(address.ip()).unwrap();
     let (inlet, _first) = super::Inlet::new(port, address, Traffic::default(), slot);

@@ -16,7 +16,7 @@ pub struct Frame {
 pub struct Message {
     #[prost(
         oneof = "message::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31, 32, 33"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 16, 17, 18, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36"
     )]
     pub kind: ::core::option::Option<message::Kind>,
 }
@@ -101,6 +101,13 @@ pub mod message {
         BodyPart(super::BodyPart),
         #[prost(message, tag = "33")]
         CancelRequest(super::CancelRequest),
+        /// Whether others can dial the sender. See src/protocol/reachability/mod.rs.
+        #[prost(message, tag = "34")]
+        DialBack(super::DialBack),
+        #[prost(message, tag = "35")]
+        DialBackTask(super::DialBackTask),
+        #[prost(message, tag = "36")]
+        DialBackResult(super::DialBackResult),
     }
 }
 /// Who the sender is.
@@ -112,7 +119,7 @@ pub struct Hello {
     pub version_min: u32,
     #[prost(uint32, tag = "3")]
     pub version_max: u32,
-    /// One bit each; unknown bits are ignored. Bit 0: takes requests.
+    /// One bit each; unknown bits are ignored. Bit 0: takes requests. Bit 1: takes part in dial-backs.
     #[prost(uint64, tag = "4")]
     pub features: u64,
     /// Rises with every start of the sender's process.
@@ -150,6 +157,9 @@ pub struct Hello {
     /// agreed. See src/protocol/link/handover.rs.
     #[prost(bool, tag = "15")]
     pub takes_over: bool,
+    /// The nonce of the dial-back that this connection is made for, and for nothing else; 0 on every link.
+    #[prost(fixed64, tag = "16")]
+    pub dial_back: u64,
 }
 /// What a node wants of others. See src/protocol/spread/interest.rs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -330,6 +340,40 @@ pub struct BodyPart {
 pub struct CancelRequest {
     #[prost(uint64, tag = "1")]
     pub id: u64,
+}
+/// Have me dialled by a third node, at the IP address from which you see me come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DialBack {
+    /// Chosen by who asks; said in the hello of who dials.
+    #[prost(fixed64, tag = "1")]
+    pub nonce: u64,
+    /// Where the sender listens.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+/// Dial this peer of mine, once.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DialBackTask {
+    /// That of the request.
+    #[prost(fixed64, tag = "1")]
+    pub nonce: u64,
+    /// 4 or 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub ip: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// Who must be there: 32 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub peer: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DialBackResult {
+    /// That of the request, or of the task.
+    #[prost(fixed64, tag = "1")]
+    pub nonce: u64,
+    /// 0 and all others: nobody dialled; 1: reached; 2: not reached.
+    #[prost(uint32, tag = "2")]
+    pub outcome: u32,
 }
 /// Ids one after the other, 32 bytes each, no separators.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,18 +2,18 @@
 //! run now would not understand it.
 
 use super::examples;
-use crate::types::{CloseReason, Refusal, ResponseStatus};
+use crate::types::{CloseReason, DialBackOutcome, Refusal, ResponseStatus};
 use crate::wire::convert::{
-    REASONS, REFUSALS, STATUSES, reason_code, reason_of, refusal_code, refusal_of, status_code,
-    status_of,
+    OUTCOMES, REASONS, REFUSALS, STATUSES, outcome_code, outcome_of, reason_code, reason_of,
+    refusal_code, refusal_of, status_code, status_of,
 };
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 40] = [
+const GOLDEN: [(&str, &str); 45] = [
     (
         "hello",
         "\
-         0ac4010ac1010a0b6f72646572732d70726f641001180220012880808080802030808080053a97010a20ed49\
+         0ac4010ac1010a0b6f72646572732d70726f641001180220032880808080802030808080053a97010a20ed49\
          28c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d110ac021880d095ffbc3122167065\
          6572312e6578616d706c652e636f6d3a35303031220f5b323030313a6462383a3a315d3a372a40b6955e5139\
          117c20819122fe02fb2fbe6e5367284fee66fdea33252d38f2eae729c62998724e8f09ef823a709a92fde87e\
@@ -49,12 +49,7 @@ const GOLDEN: [(&str, &str); 40] = [
          0202020202020202020202020202020202020202020202020202\
          ",
     ),
-    (
-        "missing",
-        "\
-         0a244a220a200303030303030303030303030303030303030303030303030303030303030303\
-         ",
-    ),
+    ("missing", "0a244a220a200303030303030303030303030303030303030303030303030303030303030303"),
     (
         "push",
         "\
@@ -79,12 +74,7 @@ const GOLDEN: [(&str, &str); 40] = [
          0606060606060606060606060606060606060606060606060606\
          ",
     ),
-    (
-        "early",
-        "\
-         0a246a220a200707070707070707070707070707070707070707070707070707070707070707\
-         ",
-    ),
+    ("early", "0a246a220a200707070707070707070707070707070707070707070707070707070707070707"),
     ("stored", "0a027200"),
     (
         "ask",
@@ -119,12 +109,7 @@ const GOLDEN: [(&str, &str); 40] = [
          08000209ffffffff0f\
          ",
     ),
-    (
-        "busy",
-        "\
-         0a25aa01220a200909090909090909090909090909090909090909090909090909090909090909\
-         ",
-    ),
+    ("busy", "0a25aa01220a200909090909090909090909090909090909090909090909090909090909090909"),
     (
         "receiving",
         "\
@@ -136,7 +121,7 @@ const GOLDEN: [(&str, &str); 40] = [
     (
         "hello",
         "\
-         0a8f010a8c010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         0a8f010a8c010a016e100118012003280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
          63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
          b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda084a\
          0d08091001190300000000000000\
@@ -154,7 +139,7 @@ const GOLDEN: [(&str, &str); 40] = [
     (
         "hello",
         "\
-         0a87010a84010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         0a87010a84010a016e100118012003280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
          63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
          b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda0860\
          80d095ffbc31\
@@ -163,7 +148,7 @@ const GOLDEN: [(&str, &str); 40] = [
     (
         "hello",
         "\
-         0ac4010ac1010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         0ac4010ac1010a016e100118012003280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
          63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
          b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda086a\
          200b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b6a200c0c0c0c0c0c0c0c0c\
@@ -173,7 +158,7 @@ const GOLDEN: [(&str, &str); 40] = [
     (
         "hello",
         "\
-         0a87010a84010a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         0a87010a84010a016e100118012003280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
          63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
          b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda0870\
          80d095ffbc31\
@@ -191,23 +176,43 @@ const GOLDEN: [(&str, &str); 40] = [
     (
         "hello",
         "\
-         0a81010a7f0a016e100118012001280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63\
+         0a81010a7f0a016e100118012003280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c63\
          f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27b7\
          2a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda087801\
          ",
     ),
     ("switch", "0a05ea01020803"),
-    (
-        "request",
-        "\
-         0a23f2012008ac02120e6f72646572732e71756f74652f3118f0a20420b0ea012a0361736b\
-         ",
-    ),
+    ("request", "0a23f2012008ac02120e6f72646572732e71756f74652f3118f0a20420b0ea012a0361736b"),
     ("response", "0a10fa010d08ac0218062206616e73776572"),
     ("response", "0a11fa010e08ad0210032a0731303438353736"),
     ("body_part", "0a0c82020908ac021a046d6f7265"),
     ("body_part", "0a0e82020b080110011a056f66206974"),
     ("cancel_request", "0a068a020308ac02"),
+    ("dial_back", "0a0f92020c090807060504030201108927"),
+    (
+        "dial_back_task",
+        "\
+         0a379a02340908070605040302011204c000020118bb03222007070707070707070707070707070707070707\
+         07070707070707070707070707\
+         ",
+    ),
+    (
+        "dial_back_task",
+        "\
+         0a439a0240090807060504030201121020010db8000000000000000000000001188927222007070707070707\
+         07070707070707070707070707070707070707070707070707\
+         ",
+    ),
+    ("dial_back_result", "0a0ea2020b0908070605040302011002"),
+    (
+        "hello",
+        "\
+         0a8a010a87010a016e100118012003280130013a6e0a20ed4928c628d1c2c6eae90338905995612959273a5c\
+         63f93636c14614ac8737d110ac021880d095ffbc312a404eb5dc9fe2f51453e2bba5ded470e1f17d26d09e27\
+         b72a05f99e50efc76e4f4ad562995ab2a61b9fe221e0baedba6f465c946debb0d4cf31b0d0f6444cabda0881\
+         010807060504030201\
+         ",
+    ),
 ];
 
 #[test]
@@ -235,6 +240,10 @@ fn every_reason_has_a_code_of_its_own() {
         assert_eq!((status_of(u64::from(code)), status_code(status)), (status, code));
     }
     assert_eq!(status_of(u64::MAX), ResponseStatus::Failed, "of a later version");
+    for (code, outcome) in OUTCOMES {
+        assert_eq!((outcome_of(u64::from(code)), outcome_code(outcome)), (outcome, code));
+    }
+    assert_eq!(outcome_of(u64::MAX), DialBackOutcome::Refused, "of a later version");
     assert_eq!(reason_code(CloseReason::IdentityInUse), 16);
     assert_eq!(reason_code(CloseReason::Moved), 17);
     assert_eq!(reason_of(10), CloseReason::TransportClosed);

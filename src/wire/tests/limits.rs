@@ -312,3 +312,25 @@ fn requests_and_answers_are_bounded_and_checked() {
     };
     assert_eq!(*status, ResponseStatus::Failed);
 }
+
+#[test]
+fn dial_backs_are_checked() {
+    use crate::types::PeerId;
+    let task = || {
+        let address = "192.0.2.1:443".parse().unwrap();
+        let peer = PeerId::from_bytes([7; 32]);
+        match generated(Message::DialBackTask { nonce: 1, address, peer }) {
+            Kind::DialBackTask(task) => task,
+            other => panic!("{other:?}"),
+        }
+    };
+    let error = refusal(Kind::DialBackTask(gossip::DialBackTask { port: 65_536, ..task() }));
+    over(&error, "port", 65_535);
+    let error = refusal(Kind::DialBack(gossip::DialBack { nonce: 1, port: 65_536 }));
+    over(&error, "port", 65_535);
+    for (ip, peer) in [(0, 32), (5, 32), (4, 31), (16, 33)] {
+        let (ip, peer) = (vec![1; ip].into(), vec![7; peer].into());
+        let error = refusal(Kind::DialBackTask(gossip::DialBackTask { ip, peer, ..task() }));
+        assert!(matches!(error, WireError::Length { .. } | WireError::Missing { .. }), "{error}");
+    }
+}

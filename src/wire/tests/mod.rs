@@ -13,10 +13,10 @@ use bytes::Bytes;
 
 use crate::identity::Identity;
 use crate::types::{
-    ALL_PIECES, Announcement, Bound, CloseReason, FEATURES, Head, Header, Hello, Interest, Message,
-    NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent, Reconcile,
-    RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey, Transaction,
-    TransactionId, WallTime,
+    ALL_PIECES, Announcement, Bound, CloseReason, DialBackOutcome, FEATURES, Head, Header, Hello,
+    Interest, Message, NOWHERE, Offer, PeerId, PeerRecord, Piece, PieceRange, Range, RangeContent,
+    Reconcile, RecordDraft, Refusal, Reservation, ResponseStatus, Signature, Topic, TopicKey,
+    Transaction, TransactionId, WallTime,
 };
 
 fn id(fill: u8) -> TransactionId {
@@ -63,6 +63,7 @@ fn record(endpoints: &[&str]) -> PeerRecord {
 fn examples() -> Vec<Message> {
     let mut examples = of_the_network();
     examples.extend(of_requests());
+    examples.extend(of_dial_backs());
     examples
 }
 
@@ -96,6 +97,19 @@ fn of_requests() -> [Message; 6] {
     ]
 }
 
+fn of_dial_backs() -> [Message; 5] {
+    let (nonce, peer) = (0x0102_0304_0506_0708, PeerId::from_bytes([7; 32]));
+    let task =
+        |address: &str| Message::DialBackTask { nonce, address: address.parse().unwrap(), peer };
+    [
+        Message::DialBack { nonce, port: 5001 },
+        task("192.0.2.1:443"),
+        task("[2001:db8::1]:5001"),
+        Message::DialBackResult { nonce, outcome: DialBackOutcome::Failed },
+        Message::Hello(Box::new(Hello { dial_back: nonce, ..plain_hello() })),
+    ]
+}
+
 fn of_the_network() -> Vec<Message> {
     vec![
         Message::Hello(Box::new(Hello {
@@ -113,6 +127,7 @@ fn of_the_network() -> Vec<Message> {
             complete_since: None,
             takes_over: false,
             proofs: Vec::new(),
+            dial_back: 0,
         })),
         Message::Goodbye {
             reason: CloseReason::TooManyLinks,
@@ -212,6 +227,7 @@ fn plain_hello() -> Hello {
         complete_since: None,
         takes_over: false,
         proofs: Vec::new(),
+        dial_back: 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Messages as the types generated from the proto: what the hand-written code must agree with.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 
@@ -8,7 +9,7 @@ use crate::types::{
     Hello, Interest, Message, Offer, PeerRecord, Range, RangeContent, Reconcile, Signature,
     TraceContext, TransactionId, WallTime,
 };
-use crate::wire::convert::{reason_code, refusal_code, status_code};
+use crate::wire::convert::{outcome_code, reason_code, refusal_code, status_code};
 use crate::wire::generated::gossip::{self, message::Kind};
 
 pub(super) fn frame(messages: &[Message]) -> gossip::Frame {
@@ -106,6 +107,21 @@ fn kind(message: &Message) -> Kind {
             Kind::BodyPart(gossip::BodyPart { id: *id, of_answer: *of_answer, data: data.clone() })
         }
         Message::CancelRequest { id } => Kind::CancelRequest(gossip::CancelRequest { id: *id }),
+        Message::DialBack { nonce, port } => {
+            Kind::DialBack(gossip::DialBack { nonce: *nonce, port: u32::from(*port) })
+        }
+        Message::DialBackTask { nonce, address, peer } => {
+            Kind::DialBackTask(gossip::DialBackTask {
+                nonce: *nonce,
+                ip: ip(address.ip()),
+                port: u32::from(address.port()),
+                peer: Bytes::copy_from_slice(peer.as_bytes()),
+            })
+        }
+        Message::DialBackResult { nonce, outcome } => {
+            let outcome = outcome_code(*outcome);
+            Kind::DialBackResult(gossip::DialBackResult { nonce: *nonce, outcome })
+        }
         Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
         Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
         Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
@@ -162,12 +178,15 @@ fn prefix(id: &TransactionId) -> Bytes {
     bytes.into()
 }
 
+fn ip(ip: IpAddr) -> Bytes {
+    match ip {
+        IpAddr::V4(v4) => Bytes::copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => Bytes::copy_from_slice(&v6.octets()),
+    }
+}
+
 fn hello(hello: &Hello) -> gossip::Hello {
-    let observed = match hello.observed {
-        None => Bytes::new(),
-        Some(std::net::IpAddr::V4(v4)) => Bytes::copy_from_slice(&v4.octets()),
-        Some(std::net::IpAddr::V6(v6)) => Bytes::copy_from_slice(&v6.octets()),
-    };
+    let observed = hello.observed.map(ip).unwrap_or_default();
     gossip::Hello {
         network: hello.network.clone(),
         version_min: hello.version_min,
@@ -183,6 +202,7 @@ fn hello(hello: &Hello) -> gossip::Hello {
         complete_since_ms: hello.complete_since.map_or(0, WallTime::as_millis),
         takes_over: hello.takes_over,
         proofs: hello.proofs.iter().map(|proof| Bytes::copy_from_slice(proof)).collect(),
+        dial_back: hello.dial_back,
     }
 }
 

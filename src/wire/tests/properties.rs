@@ -1,6 +1,6 @@
 //! What holds for all messages and for all bytes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use crate::types::{
     RangeContent, Reconcile, RecordDraft, Reservation, Signature, Topic, TopicKey, TraceContext,
     Transaction, TransactionId, WallTime,
 };
-use crate::wire::convert::{REASONS, REFUSALS, STATUSES};
+use crate::wire::convert::{OUTCOMES, REASONS, REFUSALS, STATUSES};
 use crate::wire::generated::gossip;
 use crate::wire::{decode_frame, encode_frame};
 
@@ -96,6 +96,7 @@ fn hello(random: &mut Random) -> Hello {
         complete_since: random.option(|random| wall(random).plus(Duration::from_millis(1))),
         takes_over: random.bool(),
         proofs: random.list(0..MAX_PROOFS as u64 + 1, Random::bytes),
+        dial_back: random.number(),
     }
 }
 
@@ -190,7 +191,7 @@ fn message(random: &mut Random) -> Message {
         size: random.number(),
         hop: random.u16(),
     };
-    match random.within(0..31) {
+    match random.within(0..34) {
         0 => Message::Hello(Box::new(hello(random))),
         1 => Message::Goodbye {
             reason: REASONS[random.index(REASONS.len())].1,
@@ -259,6 +260,16 @@ fn message(random: &mut Random) -> Message {
             data: probe_payload(random),
         },
         29 => Message::CancelRequest { id: random.number() },
+        30 => Message::DialBack { nonce: random.number(), port: random.u16() },
+        31 => Message::DialBackTask {
+            nonce: random.number(),
+            address: SocketAddr::new(ip(random), random.u16()),
+            peer: peer(random),
+        },
+        32 => Message::DialBackResult {
+            nonce: random.number(),
+            outcome: OUTCOMES[random.index(OUTCOMES.len())].1,
+        },
         _ => Message::Flushed,
     }
 }

@@ -167,6 +167,7 @@ pub(crate) fn hello(identity: &Identity) -> Hello {
         complete_since: None,
         takes_over: false,
         proofs: Vec::new(),
+        dial_back: 0,
     }
 }
 

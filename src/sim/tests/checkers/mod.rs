@@ -106,6 +106,7 @@ fn hello(peer: u8) -> Hello {
         owes: false,
         clock: None,
         proofs: Vec::new(),
+        dial_back: 0,
         complete_since: None,
         takes_over: false,
     }
