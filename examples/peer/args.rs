@@ -86,6 +86,10 @@ pub(crate) struct Args {
     /// A STUN server to learn the outside address from; repeatable.
     #[arg(long, value_name = "HOST:PORT", value_parser = StunProber::new)]
     pub(crate) stun: Vec<StunProber>,
+    /// Announce this node on the LAN by multicast DNS and find others of its network there; on loopback, on
+    /// this machine. Needs a build with `--features mdns`.
+    #[arg(long)]
+    pub(crate) mdns: bool,
     /// The library's configuration in TOML; other flags win over it.
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,

@@ -86,6 +86,7 @@ async fn configure(args: &Args) -> Result<Config, Error> {
     }
     config.network.plaintext |= args.plaintext;
     config.compat.enabled |= args.compat;
+    config.discovery.mdns |= args.mdns;
     Ok(config)
 }
 

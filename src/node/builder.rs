@@ -21,6 +21,8 @@ use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
 use super::start::{Capacities, Parts};
+#[cfg(feature = "mdns")]
+use super::workers::nearby::FindNearby;
 
 /// Headers and payloads kept where no transaction store is given: 1 GiB, and what the headers of two
 /// large payloads take that fill the half which one origin may have. When it is full, new transactions
@@ -338,6 +340,14 @@ impl PeerNodeBuilder {
         self
     }
 
+    /// Has the node announce itself on its LAN and find others of its network there, in a build with the
+    /// feature `mdns`: see [`DiscoveryConfig::mdns`](crate::config::DiscoveryConfig). Default false.
+    #[must_use]
+    pub fn mdns(mut self, on: bool) -> Self {
+        self.config.discovery.mdns = on;
+        self
+    }
+
     /// Adds a way to learn the node's outside address; repeatable. Each is asked once, when the node starts,
     /// and the answer is an event ([`Event::AddressObserved`](crate::types::Event::AddressObserved)) and
     /// nothing else: pass it to [`PeerNodeBuilder::advertise`] at the next start, where it is true.
@@ -431,6 +441,8 @@ impl PeerNodeBuilder {
                 .transactions
                 .unwrap_or_else(|| Arc::new(MemoryTransactionStore::new(Some(MEMORY_LOG)))),
             probers: self.probers,
+            #[cfg(feature = "mdns")]
+            nearby: nearby(&self.config),
             validator: self.validator,
             config: self.config,
             identity,
@@ -451,6 +463,16 @@ impl fmt::Debug for PeerNodeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerNodeBuilder").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// Finds nodes on the LAN, where that is asked for.
+#[cfg(feature = "mdns")]
+fn nearby(config: &Config) -> Option<FindNearby> {
+    let network = &config.network;
+    let mdns = || crate::nat::Mdns::new(network.trust.announcement_keys(&network.name));
+    config.discovery.mdns.then(mdns).map(|mdns| -> FindNearby {
+        Box::new(move |listening, found, ended| Box::pin(mdns.run(listening, found, ended)))
+    })
 }
 
 fn random_seed() -> Result<[u8; 32], StartError> {
