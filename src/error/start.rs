@@ -50,9 +50,18 @@ pub enum ConfigError {
     /// Admin listener in a build that has none.
     #[error("listen.admin needs a build with the feature `admin`")]
     AdminNotBuilt,
+    /// Looking for nodes on the LAN, in a build that cannot.
+    #[error("discovery.mdns needs a build with the feature `mdns`")]
+    MdnsNotBuilt,
     /// Admin token that cannot stand in a header.
     #[error("listen.admin_token may have visible ASCII characters alone")]
     AdminToken,
+    /// Name of the admin listener that no request can have.
+    #[error("listen.admin_hosts has {host:?}, which is no name or IP address without a port")]
+    AdminHost {
+        /// The name found.
+        host: String,
+    },
     /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
     #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
     PlaintextTrust {
@@ -64,6 +73,24 @@ pub enum ConfigError {
     Advertise {
         /// Advertised address, as it was given.
         endpoint: String,
+    },
+    /// A server of the section `[nat]` that cannot be asked.
+    #[error("{field} has {server:?}, which {reason}")]
+    NatServer {
+        /// Section and name of the field.
+        field: &'static str,
+        /// The server as it was given, without credentials.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting of the section `[nat]` in a build that cannot do it.
+    #[error("{field} needs a build with the feature `{feature}`")]
+    NatNotBuilt {
+        /// Section and name of the field.
+        field: &'static str,
+        /// Feature that is missing.
+        feature: &'static str,
     },
     /// Clients of the original system, who prove nothing, in a network that not everybody may join.
     #[error(
@@ -172,6 +199,10 @@ pub enum StartError {
     /// cannot: no retry helps.
     #[error("compat.enabled needs the built-in transports, and others were given to the builder")]
     CompatTransport,
+    /// Relay servers are to listen for the node, and the host gave transports of its own, which cannot: no
+    /// retry helps.
+    #[error("nat.relays needs the built-in transports, and others were given to the builder")]
+    RelayTransport,
     /// Neither a transport was given nor is one built in; no retry helps.
     #[error("no transport: give one to the builder or build with the feature `grpc`")]
     NoTransport,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Mode, PeerId, TransportKind};
+use super::{Direction, Mode, PeerId, Reachability, TransportKind};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
@@ -218,6 +218,12 @@ counters! {
     records_ignored,
     /// Peer records dropped from a full address book.
     records_shed,
+    /// Addresses heard on the LAN, from nodes that announce themselves there.
+    nearby_received,
+    /// Such addresses ignored: public, or of no kind that is dialled.
+    nearby_ignored,
+    /// Such addresses dropped, since there are too many.
+    nearby_shed,
     /// Pings sent.
     pings_sent,
     /// Pings that were not answered in time.
@@ -586,6 +592,9 @@ pub struct Stats {
     /// The addresses in the node's own record, which peers pass on, the best first.
     #[serde(default)]
     pub advertised: Vec<String>,
+    /// Whether others can dial this node, and where.
+    #[serde(default)]
+    pub reachability: Reachability,
     /// IP addresses from which peers see this node come, those that most name first.
     #[serde(default)]
     pub observed: Vec<String>,

@@ -23,8 +23,13 @@ mod memory;
 mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
+#[cfg(all(target_os = "linux", feature = "mdns"))]
+mod nearby;
 mod page;
 mod peer_program;
 mod peerctl;
 mod quickstart;
+mod reachability;
+#[path = "../transport/stun_server.rs"]
+mod stun_server;
 mod swarm;

@@ -27,6 +27,8 @@ mod raw_grpc;
 mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "stun")]
+mod stun_server;
 #[cfg(feature = "websocket")]
 mod websocket;
 mod wrong;

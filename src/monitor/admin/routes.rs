@@ -18,8 +18,11 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::Shared;
+use super::places::Work;
 use super::reply::{Body, Content, Reply};
-use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
+use super::views::{
+    actions, dead_letters, events, explain, health, history, peers, reachability, stats, status,
+};
 use crate::node::PeerNode;
 use crate::types::{PeerId, TransactionId};
 use crate::web::Problem;
@@ -46,6 +49,7 @@ pub(super) enum Operation {
     Document,
     Status,
     Stats,
+    Reachability,
     Peers,
     Peer,
     Ban,
@@ -90,6 +94,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/api/v1/openapi.json", &[], Operation::Document),
     get("/api/v1/status", &[], Operation::Status),
     get("/api/v1/stats", &[], Operation::Stats),
+    get("/api/v1/reachability", &[], Operation::Reachability),
     get("/api/v1/peers", &[], Operation::Peers),
     get("/api/v1/peers/{id}", &[], Operation::Peer),
     post("/api/v1/peers/{id}/ban", Operation::Ban),
@@ -157,6 +162,8 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     /// True: by `HEAD`, so that nobody reads what the answer holds.
     pub(super) is_head: bool,
+    /// False: by somebody who has not shown the token.
+    pub(super) is_known: bool,
     id: String,
 }
 
@@ -206,14 +213,16 @@ pub(super) fn stopped() -> Problem {
     Problem::unavailable("The node is shut down")
 }
 
-/// Answers a request that came to the address `local`.
+/// Answers a request that came to the address `local`, with `work` where its sender may ask for everything: that is
+/// over when the answer is on its way.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
     local: IpAddr,
+    work: Option<Work>,
 ) -> Response<Body> {
     let (head, mut body) = request.into_parts();
-    let is_known = shared.gate.is_open_to(&head.headers);
+    let is_known = work.is_some();
     let answer = reply(shared, &head, &mut body, local, is_known).await;
     // Who asked first whether to send it is told not to.
     if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
@@ -223,11 +232,11 @@ pub(super) async fn answer(
         let document = problem.document(head.uri.path());
         problem.into_reply(&document).map(Content::Whole)
     });
-    finish(reply, head.method == Method::HEAD, is_known)
+    finish(reply, head.method == Method::HEAD, work)
 }
 
 /// Adds what every answer has.
-fn finish(reply: Reply, is_head: bool, is_known: bool) -> Response<Body> {
+fn finish(reply: Reply, is_head: bool, work: Option<Work>) -> Response<Body> {
     let (mut head, content) = reply.into_parts();
     let headers = &mut head.headers;
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -240,7 +249,7 @@ fn finish(reply: Reply, is_head: bool, is_known: bool) -> Response<Body> {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if !is_known {
+    if work.is_none() {
         // Strangers hold no connection longer than it takes.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -251,7 +260,7 @@ fn finish(reply: Reply, is_head: bool, is_known: bool) -> Response<Body> {
     }
     // The length is that of what GET answers with.
     let content = if is_head { Content::Whole(Bytes::new()) } else { content };
-    Response::from_parts(head, content.into())
+    Response::from_parts(head, Body::new(content, work))
 }
 
 async fn reply(
@@ -286,7 +295,7 @@ async fn reply(
     let body = content(route, head, body).await?;
     let headers = &head.headers;
     let is_head = head.method == Method::HEAD;
-    let call = Call { shared, headers, query, body, is_head, id };
+    let call = Call { shared, headers, query, body, is_head, is_known, id };
     let handled = timeout(MAX_ANSWER_TIME, handle(route.operation, &call)).await;
     handled.unwrap_or_else(|_| Err(Problem::unavailable("The node does not answer")))
 }
@@ -314,6 +323,7 @@ async fn handle(operation: Operation, call: &Call<'_>) -> Result<Reply, Problem>
         Operation::Document => Ok(health::document(call)),
         Operation::Status => status::status(call).await,
         Operation::Stats => stats::stats(call).await,
+        Operation::Reachability => reachability::reachability(call).await,
         Operation::Peers => peers::peers(call).await,
         Operation::Peer => peers::peer(call).await,
         Operation::Ban => actions::ban(call).await,

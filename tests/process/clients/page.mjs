@@ -81,6 +81,12 @@ async function looksRight(page, name) {
   step(name);
 }
 
+/** Hides the tab from everybody, or shows it. */
+const turn = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+
 /** Presses a button of the dialog of a peer, and says yes. */
 async function act(page, peer, label, yes) {
   const row = page.locator("#peer-rows tr", { has: page.locator(`th[title="${peer}"]`) });
@@ -160,6 +166,19 @@ async function operate(url, id, disconnected, banned) {
   await act(page, disconnected, "Disconnect …", "Disconnect");
   await page.waitForFunction(() => [...document.querySelectorAll("#event-rows tr")].some((row) => /Peer down.*closed by hand/s.test(row.textContent)));
   step("a link is closed, and the stream tells of it");
+
+  const told = () => page.evaluate(() => [...document.querySelectorAll("#event-rows tr")].map((row) => row.textContent));
+  const before = await told();
+  await turn(page, true);
+  await says(page, "stream-word", "Disconnected");
+  await turn(page, false);
+  await says(page, "stream-word", "Live");
+  // What is told again is written, if at all, in the turn after.
+  for (let n = 0; n < 2; n += 1) await page.waitForResponse((answer) => answer.url().endsWith("/api/v1/stats"));
+  const after = await told();
+  const times = (list, text) => list.filter((other) => other === text).length;
+  for (const text of before) assert.equal(times(after, text), times(before, text), `told once: ${text}`);
+  step("no event is told twice by a stream and by what is asked for beside it");
   assert.deepEqual(page.wrong, []);
   await page.close();
 }
@@ -267,6 +286,11 @@ async function hostile(url, id) {
       steps: [{ at_ms: Date.now(), what: EVIL, peer: EVIL, transport: EVIL, hop: 1, reason: EVIL }, { at_ms: Date.now(), what: "__proto__", peer: null, transport: null, hop: null, reason: "constructor" }],
     },
     "events/recent?limit=500": { events: ["dial_failed", "peer_down", EVIL, "__proto__"].map((event) => ({ at_ms: Date.now(), event, address: EVIL, peer: EVIL, transport: EVIL, reason: EVIL })) },
+    "reachability": {
+      state: EVIL, endpoint: EVIL, listening: [EVIL], advertised: [EVIL], failed: { [EVIL]: EVIL, constructor: EVIL },
+      candidates: [{ endpoint: EVIL, source: EVIL, votes: EVIL, state: EVIL, why: EVIL }],
+      nat: [{ family: EVIL, name: EVIL, mapping: EVIL, filtering: EVIL, confidence: EVIL }],
+    },
     "dead-letters?limit=50": { dead_letters: [{ seq: 1, id: EVIL, topic: EVIL, size: 1, created_ms: 1, expires_ms: 2, reason: EVIL, since_ms: 3 }], next: null },
   };
   const prepare = async (page) => {
@@ -278,6 +302,7 @@ async function hostile(url, id) {
     const page = await tab(url, { prepare, width });
     await says(page, "stream-word", "Live");
     await page.locator("#dead-rows tr").waitFor();
+    await page.locator("#candidates tr").waitFor();
     await page.fill("#why-id", id);
     await page.click("#why-form button");
     await page.locator(".line li").first().waitFor();
@@ -301,14 +326,10 @@ async function cutOff(url) {
   await says(page, "live-word", "Live");
   step("it comes back by itself");
 
-  const turn = (hidden) => page.evaluate((hidden) => {
-    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, hidden);
   await says(page, "stream-word", "Live");
-  await turn(true);
+  await turn(page, true);
   await says(page, "stream-word", "Disconnected");
-  await turn(false);
+  await turn(page, false);
   await says(page, "stream-word", "Live");
   step("a tab that nobody sees keeps no stream");
   await page.close();
