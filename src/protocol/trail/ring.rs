@@ -57,7 +57,7 @@ impl<F> Trail<F> {
 /// Steps of many trails.
 #[derive(Debug)]
 pub(super) struct Steps {
-    steps: Vec<Packed>,
+    ring: Vec<Packed>,
     /// Steps written so far.
     head: u64,
     /// Place of the next one.
@@ -68,7 +68,7 @@ pub(super) struct Steps {
 impl Steps {
     /// A ring of at most so many steps.
     pub(super) fn new(most: usize) -> Self {
-        Self { steps: Vec::new(), head: 0, next: 0, most: most.max(1) }
+        Self { ring: Vec::new(), head: 0, next: 0, most: most.max(1) }
     }
 
     /// Adds a step to a trail, if that has room.
@@ -96,14 +96,14 @@ impl Steps {
     }
 
     fn write(&mut self, step: Packed, parties: &mut Parties) {
-        let len = self.steps.len();
-        if let Some(oldest) = self.steps.get_mut(self.next) {
+        let len = self.ring.len();
+        if let Some(oldest) = self.ring.get_mut(self.next) {
             parties.leave(std::mem::replace(oldest, step).party);
         } else {
-            if len == self.steps.capacity() {
-                self.steps.reserve_exact(len.max(256).min(self.most - len));
+            if len == self.ring.capacity() {
+                self.ring.reserve_exact(len.max(256).min(self.most - len));
             }
-            self.steps.push(step);
+            self.ring.push(step);
         }
         self.head += 1;
         self.next = if self.next + 1 == self.most { 0 } else { self.next + 1 };
@@ -116,13 +116,13 @@ impl Steps {
 
     /// Returns the steps of a trail that are left, the earliest first, and how many are not.
     pub(super) fn of<F>(&self, trail: &Trail<F>) -> (Vec<Packed>, u32) {
-        let oldest = self.head + 1 - self.steps.len() as u64;
+        let oldest = self.head + 1 - self.ring.len() as u64;
         let (mut found, mut number) = (Vec::new(), trail.latest);
         for _ in 0..trail.count {
             if number < oldest {
                 break;
             }
-            let step = self.steps[self.place(number)];
+            let step = self.ring[self.place(number)];
             found.push(step);
             number -= u64::from(low(number).wrapping_sub(step.prev));
         }
@@ -133,7 +133,7 @@ impl Steps {
 
     /// Bytes taken, from capacities.
     pub(super) fn bytes(&self) -> usize {
-        self.steps.capacity() * size_of::<Packed>()
+        self.ring.capacity() * size_of::<Packed>()
     }
 }
 
