@@ -50,9 +50,18 @@ pub enum ConfigError {
     /// Admin listener in a build that has none.
     #[error("listen.admin needs a build with the feature `admin`")]
     AdminNotBuilt,
+    /// Looking for nodes on the LAN, in a build that cannot.
+    #[error("discovery.mdns needs a build with the feature `mdns`")]
+    MdnsNotBuilt,
     /// Admin token that cannot stand in a header.
     #[error("listen.admin_token may have visible ASCII characters alone")]
     AdminToken,
+    /// Name of the admin listener that no request can have.
+    #[error("listen.admin_hosts has {host:?}, which is no name or IP address without a port")]
+    AdminHost {
+        /// The name found.
+        host: String,
+    },
     /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
     #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
     PlaintextTrust {

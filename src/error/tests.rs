@@ -70,7 +70,9 @@ fn plain(samples: &mut Samples) {
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
         AdminBeyondLoopback => ConfigError::AdminBeyondLoopback { address: address() },
         AdminNotBuilt => ConfigError::AdminNotBuilt,
+        MdnsNotBuilt => ConfigError::MdnsNotBuilt,
         AdminToken => ConfigError::AdminToken,
+        AdminHost => ConfigError::AdminHost { host: "http://h:1".to_owned() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
         NatServer => ConfigError::NatServer {
             field: "nat.stun",
