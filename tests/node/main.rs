@@ -23,6 +23,7 @@ mod hostile;
 mod http_proxy;
 #[cfg(feature = "websocket")]
 mod ingress;
+mod ipv6;
 mod ladder;
 mod lifecycle;
 mod members;
