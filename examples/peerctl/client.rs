@@ -13,6 +13,8 @@ use crate::failure::Failure;
 
 /// Maximum time for a connection.
 const MAX_CONNECT: Duration = Duration::from_secs(5);
+/// Maximum number of bytes of an answer: a thousand peers may have much to tell.
+const MAX_BYTES: u64 = 64 << 20;
 /// Maximum time for an answer: a test of a thin link takes its time, and so do many peers.
 const MAX_ANSWER: Duration = Duration::from_mins(1);
 
@@ -95,7 +97,7 @@ impl Client {
     }
 
     fn answer(&self, sent: Result<Response<Body>, Error>) -> Result<Answer, Failure> {
-        let text = self.checked(sent)?.body_mut().read_to_string();
+        let text = self.checked(sent)?.body_mut().with_config().limit(MAX_BYTES).read_to_string();
         text.map(Answer).map_err(|error| self.unreachable(&error))
     }
 

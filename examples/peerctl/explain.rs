@@ -121,13 +121,16 @@ fn said(what: &str) -> String {
 
 /// Whether a step did not happen, but says how matters stand with a peer.
 fn is_standing(what: &str) -> bool {
-    matches!(what, "offered" | "behind" | "in_debt" | "not_carried" | "over_limit" | "banned")
+    matches!(
+        what,
+        "offered" | "behind" | "in_debt" | "not_carried" | "over_limit" | "banned" | "stale"
+    )
 }
 
 fn tone_of_step(what: &str) -> Tone {
     match what {
         "stored" | "confirmed" => Tone::Good,
-        "retried" | "behind" | "in_debt" | "not_carried" | "over_limit" => Tone::Doubtful,
+        "retried" | "behind" | "in_debt" | "not_carried" | "over_limit" | "stale" => Tone::Doubtful,
         "refused" | "refused_by" | "not_stored" | "dead_lettered" | "expired" | "banned" => {
             Tone::Bad
         }

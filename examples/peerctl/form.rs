@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use crate::client::Answer;
 use crate::failure::Failure;
 use crate::table::Table;
-use crate::units::clean;
+use crate::units::{clean, is_odd};
 
 /// What a colour says. Colour is never alone: the text says it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(crate) fn write(lines: &str) -> Result<(), Failure> {
 
 /// `key=value`, the value in quotes as in JSON where it is more than a word.
 pub(crate) fn pair(key: &str, value: &str) -> String {
-    let is_word = |c: char| !c.is_whitespace() && !c.is_control() && !"\"'\\=".contains(c);
+    let is_word = |c: char| !c.is_whitespace() && !is_odd(c) && !"\"'\\=".contains(c);
     if !value.is_empty() && value.chars().all(is_word) {
         format!("{key}={value}")
     } else {
@@ -148,6 +148,7 @@ mod tests {
         assert_eq!(pair("a", "two words"), r#"a="two words""#);
         assert_eq!(pair("a", "b=c \"d\""), r#"a="b=c \"d\"""#);
         assert_eq!(pair("a", "b\x1bc\nd"), "a=\"b\u{fffd}c\u{fffd}d\"");
+        assert_eq!(pair("a", "b\u{202e}c"), "a=\"b\u{fffd}c\"");
     }
 
     #[test]

@@ -7,9 +7,17 @@ const SHORT: usize = 12;
 /// The last moment that has a date of four digits.
 const LAST_MS: u64 = 253_402_300_799_999;
 
-/// The text without what a terminal would obey: much of it comes from other peers.
+/// The text without what a terminal would obey, and what turns or hides what stands beside it: much of it comes
+/// from other peers.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if is_odd(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a character commands a terminal, or is not seen where it stands.
+pub(crate) fn is_odd(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The beginning of an id.
@@ -111,6 +119,7 @@ mod tests {
     #[test]
     fn texts_cannot_command_the_terminal() {
         assert_eq!(clean("a\x1b]0;b\x07\n\u{9b}"), "a\u{fffd}]0;b\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(clean("a\u{202e}b\u{2066}c\u{feff}ä"), "a\u{fffd}b\u{fffd}c\u{fffd}ä");
         assert_eq!(short(&"5f".repeat(32)), "5f5f5f5f5f5f");
     }
 }

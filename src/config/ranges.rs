@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ impl ListenConfig {
             if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(ConfigError::AdminToken);
             }
+        }
+        if let Some(host) = self.admin_hosts.iter().find(|host| !is_host(host)) {
+            return Err(ConfigError::AdminHost { host: host.clone() });
         }
         let Some(address) = self.admin else { return Ok(()) };
         if !cfg!(feature = "admin") {
@@ -167,6 +171,14 @@ impl MessagesConfig {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
+/// Reports whether a text is a name or an IP address as a URL has it, without a port.
+fn is_host(text: &str) -> bool {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_sign = |sign: u8| sign.is_ascii_alphanumeric() || b"-._".contains(&sign);
+    let is_name = bare.is_none() && !text.is_empty() && text.bytes().all(is_sign);
+    is_name || bare.unwrap_or(text).parse::<IpAddr>().is_ok()
+}
+
 pub(super) fn within<T: PartialOrd + Display>(
     field: &'static str,
     value: T,

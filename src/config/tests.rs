@@ -169,6 +169,23 @@ fn the_admin_token_is_neither_shown_nor_written() {
 }
 
 #[test]
+fn names_of_the_admin_listener_are_such_as_requests_have() {
+    let validate = |host: &str| {
+        let mut config = Config::default();
+        config.listen.admin_hosts = vec!["ops.example".to_owned(), host.to_owned()];
+        config.validate()
+    };
+    for host in ["ops_1-a.example.", "OPS", "10.0.0.1", "2001:db8::7", "[2001:db8::7]"] {
+        validate(host).unwrap();
+    }
+    for host in ["", "ops.example:8443", "http://ops.example", "a b", "*", "[::1", "ops/", "\u{e4}"]
+    {
+        let refused = ConfigError::AdminHost { host: host.to_owned() };
+        assert_eq!(validate(host), Err(refused));
+    }
+}
+
+#[test]
 #[cfg(feature = "admin")]
 fn an_admin_listener_beyond_loopback_needs_a_token() {
     let mut config = Config::default();

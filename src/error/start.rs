@@ -56,6 +56,12 @@ pub enum ConfigError {
     /// Admin token that cannot stand in a header.
     #[error("listen.admin_token may have visible ASCII characters alone")]
     AdminToken,
+    /// Name of the admin listener that no request can have.
+    #[error("listen.admin_hosts has {host:?}, which is no name or IP address without a port")]
+    AdminHost {
+        /// The name found.
+        host: String,
+    },
     /// Links without TLS, on which nothing that this kind of trust asks for could be proven.
     #[error("network.trust is {trust}, which cannot be proven with network.plaintext")]
     PlaintextTrust {

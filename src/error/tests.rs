@@ -72,6 +72,7 @@ fn plain(samples: &mut Samples) {
         AdminNotBuilt => ConfigError::AdminNotBuilt,
         MdnsNotBuilt => ConfigError::MdnsNotBuilt,
         AdminToken => ConfigError::AdminToken,
+        AdminHost => ConfigError::AdminHost { host: "http://h:1".to_owned() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
         CompatAnonymous => ConfigError::CompatAnonymous,
         CompatNotBuilt => ConfigError::CompatNotBuilt,

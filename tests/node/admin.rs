@@ -58,6 +58,22 @@ impl Server {
         self.ask(Ask::new("POST", path)).await
     }
 
+    /// A connection on which a request has begun that takes a body.
+    async fn begin_ban(&self) -> TcpStream {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        let head = format!(
+            "POST /api/v1/peers/{NOBODY}/ban HTTP/1.1\r\nhost: {}\r\nexpect: 100-continue\r\n\
+             content-type: application/json\r\ncontent-length: 9\r\n\r\n",
+            self.admin
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The listener waits for the body once it says so.
+        let mut line = String::new();
+        let said = BufReader::new(&mut stream).read_line(&mut line).await;
+        assert!(said.is_ok() && line.contains("100 Continue"), "{line}");
+        stream
+    }
+
     /// Every path of the document with its methods.
     async fn documented(&self, headers: &[(&str, &str)]) -> Value {
         let asked = Ask::get("/api/v1/openapi.json").with(headers);
@@ -484,12 +500,10 @@ async fn streams_and_connections_are_bounded_and_given_back() {
     };
     soon("a place for a stream", again).await;
 
-    // Those that say nothing take the places of connections, and others wait for one.
-    let mut silent = Vec::new();
+    // Those at work take the places of connections, and others wait for one.
+    let mut at_work = Vec::new();
     for _ in 0..64 {
-        let mut stream = TcpStream::connect(server.admin).await.unwrap();
-        stream.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-        silent.push(stream);
+        at_work.push(server.begin_ban().await);
     }
     let waiting = server.get("/livez");
     tokio::pin!(waiting);
@@ -497,8 +511,62 @@ async fn streams_and_connections_are_bounded_and_given_back() {
         timeout(Duration::from_millis(300), &mut waiting).await.is_err(),
         "all places are taken"
     );
-    drop(silent);
+    at_work.pop();
     assert_eq!(soon("a place", waiting).await.status, 200);
+    stop(&server.node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_connections_and_asks_nothing_keeps_nobody_out() {
+    let server = Server::start(|config| {
+        config.listen.admin_token = Some(TOKEN.to_owned());
+    });
+    let server = server.await;
+    let mut stream = Stream::open(&server, &format!("{}: {}\r\n", BEARER.0, BEARER.1)).await;
+    assert_eq!(stream.line("HTTP/1.1 ").await, "200 OK");
+    stream.line(": events").await;
+    // Silent ones, those in the middle of a head, and those that were not let in and send on.
+    let mut strangers = Vec::new();
+    for n in 0..200 {
+        let said: &[u8] = match n % 3 {
+            0 => b"",
+            1 => b"GET /livez HTTP/1.1\r\n",
+            _ => b"POST /livez HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n",
+        };
+        let mut stranger = TcpStream::connect(server.admin).await.unwrap();
+        // Some have been sent away by now.
+        let _ = stranger.write_all(said).await;
+        strangers.push(stranger);
+    }
+    let asked = async {
+        for _ in 0..3 {
+            let status = server.ask(Ask::get("/api/v1/status").with(&[BEARER])).await;
+            assert_eq!(status.status, 200, "{status:?}");
+        }
+    };
+    soon("answers", asked).await;
+    // The stream goes on.
+    let peer = start(builder().bootstrap([address(&server.node)])).await;
+    stream.event().await;
+    drop(strangers);
+    stop(&peer).await;
+    stop(&server.node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_is_known_is_not_sent_again_nor_changed() {
+    let server = Server::start(|_| ()).await;
+    let page = server.get("/").await;
+    let etag = page.header("etag").unwrap();
+    let known = [("if-none-match", etag)];
+    let again = server.ask(Ask::get("/").with(&known)).await;
+    assert_eq!((again.status, again.body.len()), (304, 0), "{again:?}");
+    assert_eq!(again.header("etag"), Some(etag));
+    assert_eq!(again.header("content-type"), None, "else the page that is kept becomes text");
+    let policy = "content-security-policy";
+    assert_eq!(again.header(policy), page.header(policy));
+    let head = server.ask(Ask::new("HEAD", "/api/v1/events")).await;
+    assert_eq!((head.status, head.header("content-length")), (200, None), "{head:?}");
     stop(&server.node).await;
 }
 
@@ -521,5 +589,23 @@ async fn readiness_has_its_reasons() {
     assert_eq!(cut_off.get("/livez").await.body, "ok\n");
     let status = cut_off.json("/api/v1/status").await;
     assert!(status["sentence"].as_str().unwrap().starts_with("Offline"), "{status}");
+    let has_address = |answer: &Answer| {
+        String::from_utf8_lossy(&answer.body).contains(&nobody.port().to_string())
+    };
+    let hint = async { while !has_address(&cut_off.get("/readyz").await) {} };
+    soon("the address that failed is named", hint).await;
     stop(&cut_off.node).await;
+
+    // To those alone who show the token.
+    let guarded = Server::start(|config| {
+        config.discovery.bootstrap = vec![nobody.to_string().parse().unwrap()];
+        config.listen.admin_token = Some(TOKEN.to_owned());
+    });
+    let guarded = guarded.await;
+    let by_token = async || guarded.ask(Ask::get("/readyz").with(&[BEARER])).await;
+    let hint = async { while !has_address(&by_token().await) {} };
+    soon("the address that failed is named", hint).await;
+    let stranger = guarded.get("/readyz").await;
+    assert_eq!(stranger.json()["reasons"], json!(["There is no link to any peer"]));
+    stop(&guarded.node).await;
 }

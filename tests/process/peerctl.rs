@@ -231,6 +231,66 @@ fn dead_letters_are_listed_redelivered_and_deleted() {
 }
 
 #[test]
+fn the_life_of_a_transaction_is_told_here_and_across() {
+    let mut a = node(&[]);
+    // An open network tells others only where that is asked for.
+    let dir = tempfile::tempdir().unwrap();
+    let telling = dir.path().join("telling.toml");
+    std::fs::write(&telling, "[messages]\nexplain = true\n").unwrap();
+    let joins = ["--memory", "--topic", "orders", "--bootstrap", &a.listen];
+    let mut b = Peer::start(joins.into_iter().chain(["--config", telling.to_str().unwrap()]));
+    let mut silent = Peer::start(joins);
+    for other in [&b, &silent] {
+        a.wait("peer_up", |line| line["peer"] == other.id);
+    }
+    let id = a.publish("orders", "one widget");
+    for other in [&mut b, &mut silent] {
+        other.wait_for_delivery(&id);
+    }
+    a.wait("replicated", |line| line["id"] == id && line["peers"] == 2);
+    let (id, ctl) = (id.as_str().unwrap(), Ctl::of(&a));
+
+    let told = ctl.done(&["explain", id]);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(lines[0], "summary=\"Stored here and confirmed by 2 other nodes\"");
+    let facts = format!("id={id} state=confirmed topic=orders size=10 origin={}", a.id);
+    assert_eq!(lines[1], facts, "{told}");
+    let has = |what: &str| lines[2..].iter().any(|line| line.contains(what));
+    assert!(has(" what=published") && !told.contains("elsewhere="), "{told}");
+    for other in [&b.id, &silent.id] {
+        assert!(has(&format!(" what=confirmed peer={other} transport=grpc-stream")), "{told}");
+    }
+
+    let across = ctl.done(&["explain", &id.to_uppercase(), "--across"]);
+    let there = format!("elsewhere={} state=stored summary=\"Stored here, received from ", b.id);
+    assert!(across.lines().any(|line| line.starts_with(&there)), "{across}");
+    assert!(across.ends_with(&format!("not_told={}\n", silent.id)), "{across}");
+    assert!(across.contains("Of 2 peers asked, 1 has it, 1 did not tell"), "{across}");
+
+    let json = ctl.json(&["explain", id]);
+    assert_eq!(
+        (&json["id"], &json["state"], &json["own"]),
+        (&json!(id), &json!("confirmed"), &json!(true))
+    );
+    assert_eq!((&json["elsewhere"], &json["not_told"]), (&json!({}), &json!([])));
+    let json = ctl.json(&["explain", id, "--across"]);
+    assert_eq!(json["elsewhere"][&b.id]["state"], "stored", "{json}");
+    assert_eq!(json["not_told"], json!([silent.id]));
+
+    // What nobody knows is no error.
+    let unknown = "00".repeat(32);
+    let told = ctl.done(&["explain", &unknown]);
+    assert!(told.starts_with("summary=\"Not heard of: "), "{told}");
+    assert!(told.contains(&format!("\nid={unknown} state=unknown")), "{told}");
+    let json = ctl.json(&["explain", &unknown, "--across"]);
+    assert_eq!((&json["state"], &json["steps"]), (&json!("unknown"), &json!([])));
+    assert_eq!(json["elsewhere"][&b.id]["state"], "unknown", "{json}");
+    for peer in [silent, b, a] {
+        peer.finish();
+    }
+}
+
+#[test]
 fn the_exit_status_and_one_line_say_what_is_wrong() {
     let a = node(&["--admin-token", TOKEN]);
     let admin = Ctl::of(&a).admin;

@@ -1,8 +1,10 @@
 //! Connections: how many, and how long each may take.
 //!
-//! Contract: at most [`MAX_CONNECTIONS`] are open, more wait to be accepted. One is closed when a head is not complete
-//! [`HEAD_TIME`] after the request before it, which bounds both slow heads and idle time; when a body is not complete
-//! in the time of [`body::read`](crate::web::body::read); and when its reader takes nothing for [`STALL_TIME`].
+//! Contract: at most [`MAX_CONNECTIONS`] are open; for one more, one of them gives way or is waited for (`places`). One is
+//! closed when a head is not complete [`HEAD_TIME`] after the request before it, which bounds both slow heads and
+//! idle time; when a body is not complete in the time of [`body::read`](crate::web::body::read); and when its reader
+//! takes nothing for [`STALL_TIME`]. A head that is malformed or too large is answered by hyper: 400, 414 or 431
+//! without a document, and the end of the connection.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,10 +18,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::places::{Place, Places};
 use super::reply::Body;
 use super::stalls::Stalls;
 use super::{Shared, TARGET, routes};
@@ -40,17 +42,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves connections until dropped, and drops them with it.
 pub(super) async fn serve(listener: TcpListener, shared: &Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = accept(&listener).await;
+        let Some(place) = places.take().await else { return };
         while connections.try_join_next().is_some() {}
-        let connection = connection(Arc::clone(shared), stream);
-        connections.spawn(async move {
-            connection.await;
-            drop(place);
-        });
+        connections.spawn(connection(Arc::clone(shared), stream, place));
     }
 }
 
@@ -66,20 +64,25 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, place: Arc<Place>) {
     // Answers are whole: there is nothing to gather them for.
     let _ = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let stream = TokioIo::new(Stalls::new(stream, STALL_TIME));
-    let served = http1::Builder::new()
+    let service = Service { shared, local, place: Arc::clone(&place) };
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(MAX_HEADERS)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(stream, Service { shared, local })
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(target: TARGET, %error, "a connection broke");
+        .serve_connection(stream, service);
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::debug!(target: TARGET, %error, "a connection broke");
+        },
+        () = place.is_to_leave() => {
+            tracing::debug!(target: TARGET, "a connection gave way to another");
+        }
     }
 }
 
@@ -89,6 +92,7 @@ struct Service {
     shared: Arc<Shared>,
     /// The address that was connected to.
     local: SocketAddr,
+    place: Arc<Place>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -98,6 +102,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (shared, local) = (Arc::clone(&self.shared), self.local.ip());
-        async move { Ok(routes::answer(&shared, request, local).await) }.boxed()
+        // Whoever has not shown the token keeps no place by asking.
+        let is_known = shared.gate.is_open_to(request.headers());
+        let work = is_known.then(|| self.place.work());
+        async move { Ok(routes::answer(&shared, request, local, work).await) }.boxed()
     }
 }

@@ -1,6 +1,6 @@
 //! Peers that were linked and are not, and those that refused a link or were refused, from events alone.
 //!
-//! Contract: at most [`MAX_LOST`] of the last [`KEPT`], the newest first; a peer that is linked again is none of them.
+//! Contract: at most [`MAX_LOST`] of the last [`KEPT_MS`], the newest first; a peer that is linked again is none of them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

@@ -29,6 +29,7 @@ mod listener;
 mod lost;
 mod openapi;
 mod page;
+mod places;
 mod reply;
 mod routes;
 mod stalls;

@@ -11,6 +11,7 @@ use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
 
+use super::places::Work;
 use crate::web::Problem;
 use crate::web::body::Sending;
 
@@ -50,17 +51,17 @@ pub(super) fn with_status(status: StatusCode, mut reply: Reply) -> Reply {
     reply
 }
 
-/// Body of an answer on its way.
+/// Body of an answer on its way, with what keeps its connection from giving way meanwhile.
 pub(super) enum Body {
-    Whole(Sending<()>),
-    Stream(BoxStream<'static, Bytes>),
+    Whole(Sending<Option<Work>>),
+    Stream { pieces: BoxStream<'static, Bytes>, _work: Option<Work> },
 }
 
-impl From<Content> for Body {
-    fn from(content: Content) -> Self {
+impl Body {
+    pub(super) fn new(content: Content, work: Option<Work>) -> Self {
         match content {
-            Content::Whole(bytes) => Self::Whole(Sending::new(bytes, ())),
-            Content::Stream(stream) => Self::Stream(stream),
+            Content::Whole(bytes) => Self::Whole(Sending::new(bytes, work)),
+            Content::Stream(pieces) => Self::Stream { pieces, _work: work },
         }
     }
 }
@@ -75,8 +76,8 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(cx),
-            Self::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+            Self::Stream { pieces, .. } => {
+                pieces.as_mut().poll_next(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
         }
     }
@@ -88,7 +89,7 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream { .. } => SizeHint::default(),
         }
     }
 }

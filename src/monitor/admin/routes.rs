@@ -18,6 +18,7 @@ use hyper::body::{Body as _, Incoming};
 use tokio::time::timeout;
 
 use super::Shared;
+use super::places::Work;
 use super::reply::{Body, Content, Reply};
 use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
 use crate::node::PeerNode;
@@ -157,6 +158,8 @@ pub(super) struct Call<'a> {
     pub(super) body: Bytes,
     /// True: by `HEAD`, so that nobody reads what the answer holds.
     pub(super) is_head: bool,
+    /// False: by somebody who has not shown the token.
+    pub(super) is_known: bool,
     id: String,
 }
 
@@ -206,14 +209,16 @@ pub(super) fn stopped() -> Problem {
     Problem::unavailable("The node is shut down")
 }
 
-/// Answers a request that came to the address `local`.
+/// Answers a request that came to the address `local`, with `work` where its sender may ask for everything: that is
+/// over when the answer is on its way.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
     request: Request<Incoming>,
     local: IpAddr,
+    work: Option<Work>,
 ) -> Response<Body> {
     let (head, mut body) = request.into_parts();
-    let is_known = shared.gate.is_open_to(&head.headers);
+    let is_known = work.is_some();
     let answer = reply(shared, &head, &mut body, local, is_known).await;
     // Who asked first whether to send it is told not to.
     if !body.is_end_stream() && !head.headers.contains_key(EXPECT) {
@@ -223,11 +228,11 @@ pub(super) async fn answer(
         let document = problem.document(head.uri.path());
         problem.into_reply(&document).map(Content::Whole)
     });
-    finish(reply, head.method == Method::HEAD, is_known)
+    finish(reply, head.method == Method::HEAD, work)
 }
 
 /// Adds what every answer has.
-fn finish(reply: Reply, is_head: bool, is_known: bool) -> Response<Body> {
+fn finish(reply: Reply, is_head: bool, work: Option<Work>) -> Response<Body> {
     let (mut head, content) = reply.into_parts();
     let headers = &mut head.headers;
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
@@ -240,7 +245,7 @@ fn finish(reply: Reply, is_head: bool, is_known: bool) -> Response<Body> {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    if !is_known {
+    if work.is_none() {
         // Strangers hold no connection longer than it takes.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -251,7 +256,7 @@ fn finish(reply: Reply, is_head: bool, is_known: bool) -> Response<Body> {
     }
     // The length is that of what GET answers with.
     let content = if is_head { Content::Whole(Bytes::new()) } else { content };
-    Response::from_parts(head, content.into())
+    Response::from_parts(head, Body::new(content, work))
 }
 
 async fn reply(
@@ -286,7 +291,7 @@ async fn reply(
     let body = content(route, head, body).await?;
     let headers = &head.headers;
     let is_head = head.method == Method::HEAD;
-    let call = Call { shared, headers, query, body, is_head, id };
+    let call = Call { shared, headers, query, body, is_head, is_known, id };
     let handled = timeout(MAX_ANSWER_TIME, handle(route.operation, &call)).await;
     handled.unwrap_or_else(|_| Err(Problem::unavailable("The node does not answer")))
 }

@@ -53,8 +53,9 @@ impl Protocol {
             cached: Some(transaction.clone()),
         };
         let (id, keep_until, now) = (entry.id, entry.keep_until, self.env.now);
-        self.trail.accept(id, (entry.ingress, hop), keep_until, now);
-        self.log.append(entry, now);
+        let ingress = entry.ingress;
+        let seq = self.log.append(entry, now);
+        self.trail.accept((seq, id), (ingress, hop), keep_until, now);
         self.forget_partial(&transaction.id());
         for link in self.links.up_ids() {
             self.pump(link);
@@ -204,9 +205,9 @@ impl Protocol {
                 self.on_own_stored(&transactions, renews, result);
             }
             Task::StoreForeign { id, origin, .. } if result.is_ok() => {
-                if let Some(size) = self.log.note_stored(&id) {
+                if let Some((seq, size)) = self.log.note_stored(&id) {
                     self.intake.retry.note_saved(size, self.env.now);
-                    self.trail.note(&id, What::Stored, None, self.env.now);
+                    self.trail.note(seq, What::Stored, None, self.env.now);
                 }
                 // The origin waits for this; others hear of it by announcement.
                 if let Some(link) = self.links.by_peer.get(&origin).copied() {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::protocol::Protocol;
 use crate::protocol::guard::Work;
+use crate::protocol::log::State;
 use crate::protocol::timers::Timer;
 use crate::types::{Announcement, LinkId, PeerId, Refusal, Transaction, TransactionId};
 
@@ -235,19 +236,20 @@ impl Protocol {
         }
         self.env.counters.payload_bytes_received += transaction.header().payload_len;
         let Some(slot) = self.links.slot_of(link) else { return };
-        let known = match (self.log.find(&id), self.intake.pending.get_mut(&id)) {
-            (Some(_), _) => {
+        let state = self.log.state_of(&id);
+        let (known, refused) = match (state, self.intake.pending.get_mut(&id)) {
+            (Some(State::Live), _) => {
                 self.log.note_known(&id, slot);
-                true
+                (true, false)
             }
-            (None, Some(pending)) if pending.stage != Stage::Heard => {
+            (_, Some(pending)) if pending.stage != Stage::Heard => {
                 pending.add_source(link, self.env.now, None, Holds::All);
-                true
+                (true, false)
             }
-            _ => false,
+            (_, Some(_)) => (false, false),
+            (Some(State::Refused), None) => (false, true),
+            (_, None) => (false, self.intake.refused.contains(&id)),
         };
-        let is_judged = || self.intake.refused.contains(&id) || self.log.is_judged(&id);
-        let refused = !known && !self.intake.pending.contains(&id) && is_judged();
         if known || refused {
             if hop == 0 {
                 self.join_inflow(link, &id);

@@ -155,10 +155,9 @@ impl Log {
         record.is_some_and(|r| !matches!(r.state(), State::Live | State::Dead))
     }
 
-    /// Reports whether this one is not wanted, whatever room there is.
-    pub(super) fn is_judged(&self, id: &TransactionId) -> bool {
-        let record = self.position(id).and_then(|at| self.records.record(at));
-        record.is_some_and(|record| record.state() == State::Refused)
+    /// Returns the state of one that is retained or remembered.
+    pub(super) fn state_of(&self, id: &TransactionId) -> Option<State> {
+        self.records.record(self.position(id)?).map(Record::state)
     }
 
     /// Returns why an id that is remembered is not kept, as far as that concerns its origin.
@@ -202,12 +201,12 @@ impl Log {
 
     /// Appends an entry, unless its id is there.
     pub(super) fn append(&mut self, entry: Entry, now: MonoTime) -> u64 {
-        if self.is_refused(&entry.id) {
+        if let Some(at) = self.position(&entry.id) {
+            if let Some(State::Live) = self.records.record(at).map(Record::state) {
+                return self.records.seq(at);
+            }
             // Published by the host itself, which knows better than its validator.
             self.forget(&entry.id);
-        }
-        if let Some(seq) = self.seq_of(&entry.id) {
-            return seq;
         }
         let mut record = Record::new(entry.id, entry.created, entry.keep_until);
         record.size = u32::try_from(entry.size).unwrap_or(u32::MAX);
@@ -229,7 +228,7 @@ impl Log {
         self.live += 1;
         self.live_bytes += u64::from(record.size);
         if let Some(transaction) = entry.cached {
-            self.cache(&transaction);
+            self.cache(seq, transaction);
         }
         seq
     }
@@ -353,21 +352,25 @@ impl Log {
 
     /// The store has an entry of another origin. A payload that is larger than the cache was in it
     /// until now.
-    pub(super) fn note_stored(&mut self, id: &TransactionId) -> Option<u64> {
-        let record = self.find_mut(id)?;
+    /// Returns its sequence number and its size.
+    pub(super) fn note_stored(&mut self, id: &TransactionId) -> Option<(u64, u64)> {
+        let seq = self.seq_of(id)?;
+        let record = self.at_mut(seq)?;
         record.set_stored();
         let size = u64::from(record.size);
         if size + OVERHEAD > self.cache_limit {
             self.drop_payload(id);
             self.trim_cache();
         }
-        Some(size)
+        Some((seq, size))
     }
 
     /// Puts a payload into memory that was read from the store, unless it is larger than the cache.
     pub(super) fn cache_again(&mut self, transaction: &Transaction) {
-        if transaction.header().payload_len + OVERHEAD <= self.cache_limit {
-            self.cache(transaction);
+        if transaction.header().payload_len + OVERHEAD <= self.cache_limit
+            && let Some(seq) = self.seq_of(&transaction.id())
+        {
+            self.cache(seq, transaction.clone());
         }
     }
 
@@ -376,15 +379,14 @@ impl Log {
         self.cached_bytes
     }
 
-    /// Puts a payload into memory.
-    fn cache(&mut self, transaction: &Transaction) {
-        let id = transaction.id();
-        let Some(seq) = self.seq_of(&id) else { return };
-        if self.cached.insert(id, transaction.clone()).is_some() {
+    /// Puts the payload of an entry into memory.
+    fn cache(&mut self, seq: u64, transaction: Transaction) {
+        let bytes = transaction.header().payload_len + OVERHEAD;
+        if self.cached.insert(transaction.id(), transaction).is_some() {
             return;
         }
         self.cache_order.push_back(seq);
-        self.cached_bytes += transaction.header().payload_len + OVERHEAD;
+        self.cached_bytes += bytes;
         while self.cached_bytes > self.cache_limit && self.cached.len() > 1 {
             let Some(oldest) = self.cache_order.pop_front() else { break };
             if let Some(id) = self.at(oldest).map(|r| r.id) {
@@ -482,9 +484,14 @@ impl Log {
 
     /// The peer at `slot` has this.
     pub(super) fn note_known(&mut self, id: &TransactionId, slot: u8) {
-        if let Some(seq) = self.seq_of(id)
-            && let Some(recent) = self.recent_mut(seq)
-        {
+        if let Some(seq) = self.seq_of(id) {
+            self.note_known_at(seq, slot);
+        }
+    }
+
+    /// The peer at `slot` has the entry of this number.
+    pub(super) fn note_known_at(&mut self, seq: u64, slot: u8) {
+        if let Some(recent) = self.recent_mut(seq) {
             recent.known |= 1 << slot;
         }
     }

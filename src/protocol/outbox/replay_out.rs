@@ -149,7 +149,7 @@ impl Protocol {
         if size <= limit {
             replay.wait_for(seq, record.size, now);
             let slot = self.links.slot_of(link);
-            self.trail.note(&record.id, What::Announced, slot, self.env.now);
+            self.trail.note(seq, What::Announced, slot, self.env.now);
             self.announce(link, Announcement { id: record.id, size, hop: record.hop() });
         }
         true

@@ -34,19 +34,22 @@ impl Protocol {
         let online = self.outbox.clock.at(self.env.now);
         let (mut done, mut revived) = (Vec::new(), Vec::new());
         for id in ids {
-            if let Some(record) = self.log.find_mut(id).filter(|_| stored_upstream) {
+            let seq = self.log.seq_of(id);
+            if stored_upstream && let Some(record) = seq.and_then(|seq| self.log.at_mut(seq)) {
                 record.set_stored_upstream();
             }
             let Some(peers) = self.outbox.confirm(id, peer) else { continue };
-            self.trail.note(id, What::Confirmed, slot, self.env.now);
+            if let Some(seq) = seq.or_else(|| self.trail.seq_of(id)) {
+                self.trail.note(seq, What::Confirmed, slot, self.env.now);
+            }
             let needed = self.copies_needed(id, alike);
             if self.outbox.contains(id) {
                 self.env.emit(Event::Replicated { id: *id, peers });
             } else {
                 self.env.push(Output::Copied { id: *id, peers });
             }
-            if let Some(slot) = slot {
-                self.log.note_known(id, slot);
+            if let Some((slot, seq)) = slot.zip(seq) {
+                self.log.note_known_at(seq, slot);
             }
             if (peers >= needed || self.outbox.is_stale(id)) && self.outbox.finish(id) {
                 done.push(*id);
@@ -175,7 +178,9 @@ impl Protocol {
             let delay = FIRST_ROUND / 5 + self.env.rng.jitter(longest);
             self.outbox.wait(&id, online + delay);
             if offered {
-                self.trail.note_retry(&id, attempts, self.env.now);
+                if let Some(seq) = self.log.seq_of(&id) {
+                    self.trail.note_retry(seq, attempts, self.env.now);
+                }
                 let due = self.env.wall.plus(delay);
                 states.push((id, EntryState::Waiting { attempts, due }));
             }
@@ -213,7 +218,7 @@ impl Protocol {
             if let Some(batch) = self.links.batch(link) {
                 batch.announce.push(announcement);
                 offered = true;
-                self.trail.note(id, What::Announced, self.links.slot_of(link), self.env.now);
+                self.trail.note(seq, What::Announced, self.links.slot_of(link), self.env.now);
             }
         }
         if offered {

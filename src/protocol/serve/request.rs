@@ -51,7 +51,9 @@ impl Protocol {
             let Some(up) = self.links.up(link) else { return };
             let slot = up.slot;
             up.serve.entries.push_back(serve);
-            self.trail.note(id, What::Wanted, Some(slot), self.env.now);
+            if let Some(seq) = self.log.seq_of(id) {
+                self.trail.note(seq, What::Wanted, Some(slot), self.env.now);
+            }
             self.outbox.note_wanted(id);
         }
         self.learn(link, &useful, Lesson::Useful);
@@ -117,7 +119,9 @@ impl Protocol {
             serve.parts = Some(parts);
             let slot = up.slot;
             up.serve.entries.push_back(serve);
-            self.trail.note(&r.id, What::Wanted, Some(slot), self.env.now);
+            if let Some(seq) = self.log.seq_of(&r.id) {
+                self.trail.note(seq, What::Wanted, Some(slot), self.env.now);
+            }
             self.count_child(&r.id, true);
             if let Some(large) = self.intake.pending.get_mut(&r.id).and_then(|p| p.large.as_mut()) {
                 large.children.retain(|(child, _)| *child != link);

@@ -160,12 +160,15 @@ impl Protocol {
     fn serve_whole(&mut self, link: LinkId, at: usize, transaction: Transaction) {
         let Some(slot) = self.links.slot_of(link) else { return };
         let Some(id) = self.end_serving(link, at) else { return };
-        self.trail.note(&id, What::Served, Some(slot), self.env.now);
+        let seq = self.log.seq_of(&id);
+        if let Some(seq) = seq {
+            self.trail.note(seq, What::Served, Some(slot), self.env.now);
+        }
         self.env.counters.wants_served += 1;
         self.earn_answers(link);
         self.note_replay_served(link);
-        let hop = self.log.find(&id).map_or(0, Record::hop);
-        self.push(link, slot, transaction, hop);
+        let hop = seq.and_then(|seq| self.log.at(seq)).map_or(0, Record::hop);
+        self.push(link, (slot, seq), transaction, hop);
     }
 
     fn serve_head(&mut self, link: LinkId, at: usize, head: Head, complete: bool) {
@@ -202,9 +205,12 @@ impl Protocol {
             self.end_serving(link, at);
             self.env.counters.wants_served += 1;
             self.earn_answers(link);
-            if all && let Some(slot) = self.links.slot_of(link) {
-                self.log.note_known(&id, slot);
-                self.trail.note(&id, What::Served, Some(slot), self.env.now);
+            if all
+                && let Some(slot) = self.links.slot_of(link)
+                && let Some(seq) = self.log.seq_of(&id)
+            {
+                self.log.note_known_at(seq, slot);
+                self.trail.note(seq, What::Served, Some(slot), self.env.now);
             }
         }
         true

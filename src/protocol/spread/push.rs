@@ -205,12 +205,12 @@ impl Protocol {
         {
             let (head, hop, place) = (Head::of(transaction), entry.hop(), 0);
             self.env.counters.announcements_sent += 1;
-            self.trail.note(&entry.id, What::Announced, Some(slot), self.env.now);
+            self.trail.note(seq, What::Announced, Some(slot), self.env.now);
             self.send(link, Message::Offer(Box::new(Offer { head, hop, place, complete: true })));
             return;
         }
         let Some(transaction) = payload.filter(|_| small) else {
-            self.trail.note(&entry.id, What::Announced, Some(slot), self.env.now);
+            self.trail.note(seq, What::Announced, Some(slot), self.env.now);
             self.announce(link, announcement);
             return;
         };
@@ -222,25 +222,28 @@ impl Protocol {
             }
             self.spread.policy.note(&route, Lesson::Pushed);
             self.env.counters.pushes_sent += 1;
-            self.trail.note(&entry.id, What::Pushed, Some(slot), self.env.now);
-            self.push(link, slot, transaction, announcement.hop);
+            self.trail.note(seq, What::Pushed, Some(slot), self.env.now);
+            self.push(link, (slot, Some(seq)), transaction, announcement.hop);
         } else {
             self.spread.policy.note(&route, Lesson::Announced);
-            self.trail.note(&entry.id, What::Announced, Some(slot), self.env.now);
+            self.trail.note(seq, What::Announced, Some(slot), self.env.now);
             self.announce(link, announcement);
         }
     }
 
-    /// Sends a whole transaction; the peer is then known to have it.
+    /// Sends a whole transaction, which has this number in the log, if it is still there; the peer is then known
+    /// to have it.
     pub(in crate::protocol) fn push(
         &mut self,
         link: LinkId,
-        slot: u8,
+        (slot, seq): (u8, Option<u64>),
         transaction: Transaction,
         hop: u16,
     ) {
         self.env.counters.payload_bytes_sent += transaction.header().payload_len;
-        self.log.note_known(&transaction.id(), slot);
+        if let Some(seq) = seq {
+            self.log.note_known_at(seq, slot);
+        }
         self.send(link, Message::Push { transaction, hop });
     }
 

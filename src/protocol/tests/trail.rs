@@ -215,10 +215,11 @@ fn at(ms: u64) -> MonoTime {
     MonoTime::from_duration(millis(ms))
 }
 
-fn accept(trails: &mut Trails, n: u32) -> TransactionId {
-    let id = invented(n);
-    trails.accept(id, (0, 1), WallTime::from_millis(START), at(u64::from(n)));
-    id
+/// Accepts a transaction that the log gives the same number; returns that.
+fn accept(trails: &mut Trails, n: u32) -> u64 {
+    let seq = u64::from(n);
+    trails.accept((seq, invented(n)), (0, 1), WallTime::from_millis(START), at(seq));
+    seq
 }
 
 #[test]
@@ -229,10 +230,10 @@ fn accepted_ones_never_push_refusals_out() {
     trails.refuse(&refused, Some(0), Refusal::Rejected, at(1));
     trails.describe(&refused, transaction(1, 0).header());
     for n in 0..50_000 {
-        let id = accept(&mut trails, n);
-        trails.note(&id, What::Stored, None, at(u64::from(n) + 1));
+        let seq = accept(&mut trails, n);
+        trails.note(seq, What::Stored, None, at(seq + 1));
         for slot in 0..12 {
-            trails.note(&id, What::Announced, Some(slot), at(u64::from(n) + 1));
+            trails.note(seq, What::Announced, Some(slot), at(seq + 1));
         }
     }
     assert!(trails.bytes() <= SHARE, "{} bytes", trails.bytes());
@@ -246,6 +247,45 @@ fn accepted_ones_never_push_refusals_out() {
     assert!(trails.acceptance(&invented(0)).is_none());
     let partly = (0..50_000).map(invented).find(|id| trails.acceptance(id).is_some());
     assert_eq!(trails.steps(&partly.unwrap()), (Vec::new(), 13));
+}
+
+#[test]
+fn a_trail_is_found_by_its_number_wherever_the_log_has_others_between() {
+    let mut trails = trails();
+    // Every third number and, for a while, none: what is refused has numbers too.
+    let numbers: Vec<u32> = (0..3000).filter(|n| n % 3 == 0 && !(900..1800).contains(n)).collect();
+    for n in &numbers {
+        accept(&mut trails, *n);
+    }
+    for n in 0..3100u32 {
+        trails.note(u64::from(n), What::Stored, None, at(u64::from(n) + 7));
+    }
+    let mut found = 0;
+    for n in &numbers {
+        let id = invented(*n);
+        let Some((began, ..)) = trails.acceptance(&id) else { continue };
+        let (told, left_out) = trails.steps(&id);
+        assert_eq!((told.len(), left_out, told[0].at), (1, 0, began + millis(7)), "{n}");
+        assert_eq!(trails.seq_of(&id), Some(u64::from(*n)));
+        found += 1;
+    }
+    assert_eq!(found, numbers.len(), "all are kept");
+    assert_eq!(trails.seq_of(&invented(1)), None);
+    // A number that is no news begins nothing.
+    trails.accept((9, invented(77_777)), (0, 1), WallTime::from_millis(START), at(1));
+    assert_eq!(trails.seq_of(&invented(77_777)), None);
+}
+
+#[test]
+fn every_try_to_store_the_same_is_told() {
+    let mut trails = trails();
+    let id = invented(1);
+    for seq in [4, 9] {
+        trails.accept((seq, id), (0, 1), WallTime::from_millis(START), at(seq));
+        trails.note(seq, What::Announced, Some(1), at(seq + 1));
+    }
+    assert_eq!(trails.acceptance(&id).map(|(at, ..)| at), Some(at(9)), "the latest");
+    assert_eq!((trails.seq_of(&id), trails.steps(&id).0.len()), (Some(9), 2));
 }
 
 #[test]
@@ -271,14 +311,14 @@ fn refusals_are_bounded_whatever_their_topics() {
 #[test]
 fn one_trail_has_so_many_steps_and_counts_the_others() {
     let mut trails = trails();
-    let id = accept(&mut trails, 1);
+    let seq = accept(&mut trails, 1);
     for n in 0..100u8 {
-        trails.note(&id, What::Announced, Some(n), at(2));
+        trails.note(seq, What::Announced, Some(n), at(2));
     }
     for n in 0..100u8 {
-        trails.note(&id, What::Confirmed, Some(n), at(3));
+        trails.note(seq, What::Confirmed, Some(n), at(3));
     }
-    let (told, left_out) = trails.steps(&id);
+    let (told, left_out) = trails.steps(&invented(1));
     let confirmed = told.iter().filter(|step| step.what == "confirmed").count();
     assert_eq!((told.len(), confirmed, left_out), (64, 32, 136), "offers leave room for others");
 }
@@ -292,14 +332,14 @@ fn names_are_kept_as_long_as_a_step_has_them() {
         PeerId::from_bytes(id)
     };
     trails.seat(0, peer(1), TransportKind::GrpcStream);
-    let id = accept(&mut trails, 1);
-    trails.note(&id, What::Pushed, Some(0), at(2));
+    let seq = accept(&mut trails, 1);
+    trails.note(seq, What::Pushed, Some(0), at(2));
     trails.seat(0, peer(1), TransportKind::Rest);
-    trails.note(&id, What::Pushed, Some(0), at(3));
+    trails.note(seq, What::Pushed, Some(0), at(3));
     trails.seat(0, peer(2), TransportKind::Rest);
-    trails.note(&id, What::Pushed, Some(0), at(4));
+    trails.note(seq, What::Pushed, Some(0), at(4));
     let names = |trails: &Trails| -> Vec<_> {
-        trails.steps(&id).0.into_iter().map(|step| step.party).collect()
+        trails.steps(&invented(1)).0.into_iter().map(|step| step.party).collect()
     };
     let expected = [
         Some((peer(1), TransportKind::GrpcStream)),
@@ -311,7 +351,7 @@ fn names_are_kept_as_long_as_a_step_has_them() {
     for n in 10..100_000 {
         trails.seat(1, peer(n), TransportKind::Memory);
         if n < 20 {
-            trails.note(&id, What::Wanted, Some(1), at(5));
+            trails.note(seq, What::Wanted, Some(1), at(5));
         }
     }
     assert!(trails.bytes() < SHARE);

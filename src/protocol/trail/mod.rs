@@ -7,16 +7,18 @@
 //!
 //! Two rings, so that what is accepted never pushes out what was refused:
 //!
-//! | ring | its trails | begun by |
-//! |---|---|---|
-//! | `kept` | what stands, or stood, in the log | acceptance |
-//! | `refused` | what was refused here, not kept, refused by peers, given up, published anew | the first such word |
+//! | ring | its trails | begun by | found by |
+//! |---|---|---|---|
+//! | `kept` | what stands, or stood, in the log | acceptance | the log's number: what happens often hashes nothing |
+//! | `refused` | what was refused here, not kept, refused by peers, given up, published anew | the first such word | the id |
 //!
 //! One id may have a trail in both. Bound: the bytes of the share, divided below; the oldest goes.
 //!
 //! Tested by: `protocol::tests::trail`, `sim::tests::trail`.
 
+mod kept;
 mod parties;
+mod refused;
 mod ring;
 
 use crate::error::StoreErrorKind;
@@ -27,13 +29,15 @@ use crate::types::{
     Header, MonoTime, PeerId, Refusal, Topic, TransactionId, TransportKind, WallTime,
 };
 
+use kept::{KEPT_BYTES, Kept};
 use parties::{NAME_BYTES, Parties};
-use ring::{INDEX_BYTES, Packed, Ring, Trail};
+use refused::{REFUSED_BYTES, Refused};
+use ring::{Packed, Steps, Trail};
 
 /// Sixteenths of the share: for trails and for steps of what was accepted, and of what was refused.
 /// One more is for topics, and one for names.
-const KEPT: (usize, usize) = (5, 6);
-const REFUSED: (usize, usize) = (2, 1);
+const OF_KEPT: (usize, usize) = (5, 6);
+const OF_REFUSED: (usize, usize) = (2, 1);
 /// Maximum number of names, however large the share is.
 const MAX_NAMES: usize = 1024;
 /// Bytes that a topic takes beside its text, and those of a successor.
@@ -113,6 +117,8 @@ impl What {
 /// What is remembered of an accepted transaction beside its steps.
 #[derive(Debug)]
 pub(super) struct Acceptance {
+    /// Number in the log.
+    seq: u64,
     pub(super) keep_until: WallTime,
     /// Number of the peer that it came from, with the transport.
     party: u16,
@@ -153,8 +159,10 @@ pub(super) struct Told {
 /// What is remembered of transactions.
 #[derive(Debug)]
 pub(super) struct Trails {
-    kept: Ring<Acceptance>,
-    refused: Ring<Facts>,
+    kept: Kept,
+    kept_steps: Steps,
+    refused: Refused,
+    refused_steps: Steps,
     parties: Parties,
     /// Bytes of topics and successors in `refused`, and the most of them.
     fact_bytes: usize,
@@ -165,13 +173,12 @@ impl Trails {
     /// Trails in at most `share` bytes.
     pub(super) fn new(rng: &mut Rng, share: u64) -> Self {
         let part = usize::try_from(share).unwrap_or(usize::MAX) / 16;
-        let trails = |parts: usize, size: usize| parts * part / (size + INDEX_BYTES);
-        let steps = |parts: usize| parts * part / size_of::<Packed>();
-        let kept = (trails(KEPT.0, size_of::<Trail<Acceptance>>()), steps(KEPT.1));
-        let refused = (trails(REFUSED.0, size_of::<Trail<Facts>>()), steps(REFUSED.1));
+        let steps = |parts: usize| Steps::new(parts * part / size_of::<Packed>());
         Self {
-            kept: Ring::new(rng, kept),
-            refused: Ring::new(rng, refused),
+            kept: Kept::new(OF_KEPT.0 * part / KEPT_BYTES),
+            kept_steps: steps(OF_KEPT.1),
+            refused: Refused::new(rng, OF_REFUSED.0 * part / REFUSED_BYTES),
+            refused_steps: steps(OF_REFUSED.1),
             parties: Parties::new((part / NAME_BYTES).min(MAX_NAMES)),
             fact_bytes: 0,
             max_fact_bytes: part,
@@ -183,36 +190,42 @@ impl Trails {
         self.parties.seat(slot, peer, kind);
     }
 
-    /// A transaction is in the log: published here at hop 0, else from the peer at a slot.
+    /// A transaction is in the log as number `seq`: published here at hop 0, else from the peer at a slot.
     pub(super) fn accept(
         &mut self,
-        id: TransactionId,
+        (seq, id): (u64, TransactionId),
         (ingress, hop): (u8, u16),
         keep_until: WallTime,
         now: MonoTime,
     ) {
-        if self.kept.get(&id).is_some() {
-            return;
-        }
-        if self.kept.is_full()
-            && let Some(oldest) = self.kept.forget_oldest()
-        {
-            self.parties.leave(oldest.facts.party);
-        }
         let party = self.parties.enter(Some(ingress));
         let hop = u8::try_from(hop).unwrap_or(u8::MAX);
-        self.kept.begin(Trail::new(id, now, Acceptance { keep_until, party, hop }));
+        let trail = Trail::new(id, now, Acceptance { seq, keep_until, party, hop });
+        if let Some(gone) = self.kept.begin(trail) {
+            self.parties.leave(gone.facts.party);
+        }
     }
 
-    /// Notes a step of a transaction in the log; none where that is not remembered any more.
-    pub(super) fn note(&mut self, id: &TransactionId, what: What, slot: Option<u8>, now: MonoTime) {
-        self.kept.add(id, what, (slot, 0), now, &mut self.parties);
+    /// Notes a step of what has this number in the log; none where that is not remembered any more.
+    pub(super) fn note(&mut self, seq: u64, what: What, slot: Option<u8>, now: MonoTime) {
+        self.add_kept(seq, what, (slot, 0), now);
     }
 
     /// An own transaction was offered once more; `attempts` rounds had no taker.
-    pub(super) fn note_retry(&mut self, id: &TransactionId, attempts: u32, now: MonoTime) {
+    pub(super) fn note_retry(&mut self, seq: u64, attempts: u32, now: MonoTime) {
         let detail = u8::try_from(attempts).unwrap_or(u8::MAX);
-        self.kept.add(id, What::Retried, (None, detail), now, &mut self.parties);
+        self.add_kept(seq, What::Retried, (None, detail), now);
+    }
+
+    fn add_kept(&mut self, seq: u64, what: What, with: (Option<u8>, u8), now: MonoTime) {
+        if let Some(trail) = self.kept.get_mut(seq) {
+            self.kept_steps.add(trail, what, with, now, &mut self.parties);
+        }
+    }
+
+    /// Returns the number in the log that a transaction has or had.
+    pub(super) fn seq_of(&self, id: &TransactionId) -> Option<u64> {
+        self.kept.of(id).next().map(|trail| trail.facts.seq)
     }
 
     /// A transaction was refused here, of the peer at a slot.
@@ -277,14 +290,16 @@ impl Trails {
         &mut self,
         id: &TransactionId,
         what: What,
-        (slot, detail): (Option<u8>, u8),
+        with: (Option<u8>, u8),
         now: MonoTime,
     ) {
         if self.refused.get(id).is_none() {
             while self.refused.is_full() && self.forget_refused() {}
             self.refused.begin(Trail::new(*id, now, Facts::default()));
         }
-        self.refused.add(id, what, (slot, detail), now, &mut self.parties);
+        if let Some(trail) = self.refused.get_mut(id) {
+            self.refused_steps.add(trail, what, with, now, &mut self.parties);
+        }
     }
 
     /// Forgets the oldest trail of what was refused; `false` when there is none.
@@ -299,7 +314,7 @@ impl Trails {
         &self,
         id: &TransactionId,
     ) -> Option<(MonoTime, Option<Party>, &Acceptance)> {
-        let trail = self.kept.get(id)?;
+        let trail = self.kept.of(id).next()?;
         Some((trail.began, self.parties.name(trail.facts.party), &trail.facts))
     }
 
@@ -312,13 +327,13 @@ impl Trails {
     /// of those that are not.
     pub(super) fn steps(&self, id: &TransactionId) -> (Vec<Told>, u32) {
         let (mut told, mut left_out) = (Vec::new(), 0);
-        if let Some(trail) = self.kept.get(id) {
-            let (steps, lost) = self.kept.steps_of(trail);
+        for trail in self.kept.of(id) {
+            let (steps, lost) = self.kept_steps.of(trail);
             told.extend(steps.iter().map(|step| self.tell(step, trail.began, None)));
             left_out += lost;
         }
         if let Some(trail) = self.refused.get(id) {
-            let (steps, lost) = self.refused.steps_of(trail);
+            let (steps, lost) = self.refused_steps.of(trail);
             let successor = trail.facts.successor.as_deref();
             told.extend(steps.iter().map(|step| self.tell(step, trail.began, successor)));
             left_out += lost;
@@ -344,8 +359,9 @@ impl Trails {
 
     /// Bytes taken by all of this.
     pub(super) fn bytes(&self) -> u64 {
-        let rings = self.kept.bytes() + self.refused.bytes();
-        (rings + self.fact_bytes + self.parties.bytes()) as u64
+        let trails = self.kept.bytes() + self.refused.bytes();
+        let steps = self.kept_steps.bytes() + self.refused_steps.bytes();
+        (trails + steps + self.fact_bytes + self.parties.bytes()) as u64
     }
 }
 

@@ -81,6 +81,12 @@ async function looksRight(page, name) {
   step(name);
 }
 
+/** Hides the tab from everybody, or shows it. */
+const turn = (page, hidden) => page.evaluate((hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+
 /** Presses a button of the dialog of a peer, and says yes. */
 async function act(page, peer, label, yes) {
   const row = page.locator("#peer-rows tr", { has: page.locator(`th[title="${peer}"]`) });
@@ -160,6 +166,19 @@ async function operate(url, id, disconnected, banned) {
   await act(page, disconnected, "Disconnect …", "Disconnect");
   await page.waitForFunction(() => [...document.querySelectorAll("#event-rows tr")].some((row) => /Peer down.*closed by hand/s.test(row.textContent)));
   step("a link is closed, and the stream tells of it");
+
+  const told = () => page.evaluate(() => [...document.querySelectorAll("#event-rows tr")].map((row) => row.textContent));
+  const before = await told();
+  await turn(page, true);
+  await says(page, "stream-word", "Disconnected");
+  await turn(page, false);
+  await says(page, "stream-word", "Live");
+  // What is told again is written, if at all, in the turn after.
+  for (let n = 0; n < 2; n += 1) await page.waitForResponse((answer) => answer.url().endsWith("/api/v1/stats"));
+  const after = await told();
+  const times = (list, text) => list.filter((other) => other === text).length;
+  for (const text of before) assert.equal(times(after, text), times(before, text), `told once: ${text}`);
+  step("no event is told twice by a stream and by what is asked for beside it");
   assert.deepEqual(page.wrong, []);
   await page.close();
 }
@@ -301,14 +320,10 @@ async function cutOff(url) {
   await says(page, "live-word", "Live");
   step("it comes back by itself");
 
-  const turn = (hidden) => page.evaluate((hidden) => {
-    Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, hidden);
   await says(page, "stream-word", "Live");
-  await turn(true);
+  await turn(page, true);
   await says(page, "stream-word", "Disconnected");
-  await turn(false);
+  await turn(page, false);
   await says(page, "stream-word", "Live");
   step("a tab that nobody sees keeps no stream");
   await page.close();

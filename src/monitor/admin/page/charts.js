@@ -12,7 +12,7 @@ const CHARTS = [
   { series: "outbox", title: "Transactions in the outbox", say: count, whole: true },
   { series: "outbox_oldest_ms", title: "Oldest in the outbox", say: span, flat: 1000 },
   { series: "links", title: "Links", say: count, whole: true },
-  { series: "rtt_ms", title: "Round trip, mean of links", say: micros, scale: 1000, flat: 1000 },
+  { series: "rtt_ms", title: "Round trip, median of links", say: micros, scale: 1000, flat: 1000 },
 ];
 
 const values = (list) => list.filter(known);

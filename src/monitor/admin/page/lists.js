@@ -60,8 +60,8 @@ const READ = 500;
 /** A node says every 15 s that it is there. */
 const SILENCE_MS = 40_000;
 
-/** What makes two tellings of one event the same. */
-const mark = (event) => JSON.stringify({ ...event, seq: 0 });
+/** What makes two tellings of one event the same, in whatever order its fields stand. */
+const mark = (event) => JSON.stringify(Object.entries(event).filter(([name]) => name !== "seq").sort());
 
 function takeEvent(event) {
   if (typeof event?.event !== "string" || events.known.has(mark(event))) return;
@@ -286,8 +286,8 @@ function deadButtons(letter) {
   const name = short(letter.id);
   const redeliver = () => ask({
     title: `Redeliver ${name}?`, yes: "Redeliver", say,
-    text: "It is published anew, under another id, and leaves this list.",
-    act: act("redeliver", (answer) => `Published anew as ${short(answer.id)}.`),
+    text: "It waits for copies again, and leaves this list. Where it has expired, it is published anew under another id.",
+    act: act("redeliver", (answer) => (answer.id === letter.id ? "It waits again." : `Published anew as ${short(answer.id)}.`)),
   });
   const remove = () => ask({
     title: `Delete ${name}?`, yes: "Delete", danger: true, say,

@@ -81,6 +81,18 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_step_and_state_has_words() {
+        let kinds = include_str!("../../../types/explanation.rs");
+        let (_, kinds) = kinds.split_once("pub(crate) mod state {").unwrap();
+        let names: Vec<_> = kinds.split('"').skip(1).step_by(2).collect();
+        assert!(names.len() > 30, "{names:?}");
+        let why = include_str!("why.js");
+        for name in names {
+            assert!(why.contains(&format!(" {name}: ")), "{name}");
+        }
+    }
+
+    #[test]
     fn what_strangers_wrote_is_text() {
         for writes_html in
             ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", ".href"]

@@ -57,10 +57,11 @@ function writeNumbers(stats) {
   const letters = outbox.dead_letters > 0 ? `, ${count(outbox.dead_letters)} dead ${outbox.dead_letters === 1 ? "letter" : "letters"}` : "";
   const oldest = outbox.size > 0 && known(outbox.oldest_age_ms) ? `oldest ${span(outbox.oldest_age_ms)}` : "nothing waits";
   const half = percentile(stats.gossip?.latency, 0.5);
+  const came = (stats.gossip?.latency?.count ?? 0) > 0;
   const under = {
     delivered: `${count(all.transactions_accepted)} since the start`,
     published: `${count(all.transactions_published)} since the start`,
-    latency: half === null ? "nothing came yet" : `half within ${micros(half)}`,
+    latency: !came ? "nothing came yet" : half === null ? "half took more than a minute" : `half within ${micros(half)}`,
     outbox: `${oldest}, room for ${count(outbox.limit)}${letters}`,
     dropped: dropsByReason(stats),
   };

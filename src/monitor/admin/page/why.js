@@ -3,14 +3,14 @@
 /** What a step is called, what stands before its peer, and whether it is good, bad or neither. */
 const STEPS = map({
   published: ["Published here", "", "good"], announced_by: ["Announced", "by", "quiet"],
-  asked: ["Asked for", "from", "quiet"], received: ["Received", "from", "quiet"],
+  asked: ["Asked for", "from", "quiet"],
   checking: ["Being checked", "from", "quiet"], accepted: ["Accepted", "from", "good"],
   refused: ["Refused", "from", "bad"], stored: ["Stored", "", "good"], not_stored: ["Not stored", "", "bad"],
-  delivered: ["Delivered to this host", "", "good"], pushed: ["Pushed", "to", "quiet"],
+  pushed: ["Pushed", "to", "quiet"],
   announced: ["Announced", "to", "quiet"], wanted: ["Wanted", "by", "quiet"], served: ["Served", "to", "quiet"],
   confirmed: ["Confirmed", "by", "good"], refused_by: ["Refused", "by", "bad"],
   retried: ["Offered once more", "to", "warn"], dead_lettered: ["Given up: a dead letter", "", "bad"],
-  redelivered: ["Published anew", "", "good"], deleted: ["Deleted", "", "warn"],
+  redelivered: ["Taken back by hand", "", "good"], deleted: ["Deleted", "", "warn"],
   renewed: ["Published anew under another id", "", "warn"], expired: ["Expired", "", "bad"],
 });
 
@@ -20,6 +20,7 @@ const STANDS = map({
   in_debt: ["Left to a later comparison, since too slow:", "", "warn"],
   not_carried: ["Topic not carried", "by", "warn"], over_limit: ["Larger than allowed", "by", "bad"],
   banned: ["Kept back, since banned:", "", "bad"],
+  stale: ["Expired before any other node had it: to be published anew", "", "warn"],
 });
 
 const STATES = map({

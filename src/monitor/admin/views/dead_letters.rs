@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::actions::{conflict, done};
-use crate::error::{DeadLetterError, RedeliverError};
+use crate::error::{DeadLetterError, PublishError, RedeliverError};
 use crate::monitor::admin::reply::{self, Reply};
 use crate::monitor::admin::routes::{Call, stopped};
 use crate::node::DeadLetter as Given;
@@ -76,6 +76,18 @@ fn undone(error: &DeadLetterError) -> Problem {
     }
 }
 
+fn not_taken_back(error: &RedeliverError) -> Problem {
+    match error {
+        RedeliverError::NotFound { .. } => Problem::not_found(error.to_string()),
+        RedeliverError::Store(_)
+        | RedeliverError::Publish(PublishError::Store(_) | PublishError::Unsettled) => {
+            Problem::unavailable(error.to_string())
+        }
+        RedeliverError::Publish(PublishError::Closed) | RedeliverError::Closed => stopped(),
+        RedeliverError::Publish(_) => conflict(error),
+    }
+}
+
 /// Own transactions that were given up, a part at a time.
 #[utoipa::path(get, path = "/api/v1/dead-letters", tag = "dead letters",
     params(
@@ -106,12 +118,7 @@ pub(in crate::monitor::admin) async fn list(call: &Call<'_>) -> Result<Reply, Pr
 )]
 pub(in crate::monitor::admin) async fn redeliver(call: &Call<'_>) -> Result<Reply, Problem> {
     let id = call.transaction()?;
-    let receipt = call.node()?.redeliver(id).await.map_err(|error| match error {
-        RedeliverError::NotFound { .. } => Problem::not_found(error.to_string()),
-        RedeliverError::Publish(error) => conflict(&error),
-        RedeliverError::Store(error) => Problem::unavailable(error.to_string()),
-        RedeliverError::Closed => stopped(),
-    })?;
+    let receipt = call.node()?.redeliver(id).await.map_err(|error| not_taken_back(&error))?;
     reply::json(&Redelivered { id: receipt.id().to_string() })
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
@@ -66,7 +67,8 @@ pub(in crate::monitor::admin) fn follow(call: &Call<'_>) -> Result<Reply, Proble
         None => None,
     };
     let content = if call.is_head {
-        Content::Whole(bytes::Bytes::new())
+        // Without a length, as GET answers.
+        Content::Stream(stream::empty().boxed())
     } else {
         let place = Arc::clone(&call.shared.streams).try_acquire_owned().map_err(|_| {
             let detail = "There are too many streams of events";

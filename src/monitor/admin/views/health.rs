@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, ETAG, IF_NONE_MATCH};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::status::{ModeName, Report};
 use crate::monitor;
-use crate::monitor::admin::reply::{self, Reply};
+use crate::monitor::admin::reply::{self, Content, Reply};
 use crate::monitor::admin::routes::{Call, stopped};
 use crate::web::Problem;
 
@@ -27,7 +28,8 @@ pub(super) struct Readiness {
     /// True: it is linked, or alone by its configuration, and storage works.
     ready: bool,
     mode: ModeName,
-    /// What is not as it should be, as sentences; some of it may let the node be ready.
+    /// What is not as it should be, as sentences; some of it may let the node be ready. Addresses are named to those
+    /// alone who show the token, where there is one.
     reasons: Vec<String>,
 }
 
@@ -41,7 +43,8 @@ pub(in crate::monitor::admin) fn page(call: &Call<'_>) -> Reply {
     let mut known = call.headers.get_all(IF_NONE_MATCH).iter().filter_map(|it| it.to_str().ok());
     let is_known = known.any(|known| known.split(',').any(|known| known.trim() == page.etag));
     let mut reply = if is_known {
-        reply::with_status(StatusCode::NOT_MODIFIED, reply::text(""))
+        // Without a type: what it says takes the place of what is kept.
+        reply::with_status(StatusCode::NOT_MODIFIED, Response::new(Content::Whole(Bytes::new())))
     } else {
         reply::of_type("text/html; charset=utf-8", page.html.clone())
     };
@@ -70,7 +73,10 @@ pub(in crate::monitor::admin) fn live() -> Reply {
 ))]
 pub(in crate::monitor::admin) async fn ready(call: &Call<'_>) -> Result<Reply, Problem> {
     let report = match call.node() {
-        Ok(node) => timeout(MAX_WAIT, Report::of(call.shared, &node)).await.ok().flatten(),
+        Ok(node) => {
+            let report = Report::of(call.shared, &node, call.is_known);
+            timeout(MAX_WAIT, report).await.ok().flatten()
+        }
         Err(_) => None,
     };
     let readiness = match report {

@@ -85,8 +85,8 @@ struct Facts<'a> {
 }
 
 impl Report {
-    /// The report on a node; `None` once that is shut down.
-    pub(super) async fn of(shared: &Shared, node: &PeerNode) -> Option<Self> {
+    /// The report on a node; `None` once that is shut down. Addresses are named where it `names_all`.
+    pub(super) async fn of(shared: &Shared, node: &PeerNode, names_all: bool) -> Option<Self> {
         let (stats, links) = node.overview().await.ok()?;
         let config = node.config();
         let facts = Facts {
@@ -94,7 +94,7 @@ impl Report {
             links: &links,
             is_running: *shared.is_running.borrow(),
             storage: node.storage_failure().map(StoreErrorKind::as_str),
-            hint: node.hint(),
+            hint: node.hint().filter(|_| names_all),
             refusals: shared.lost().refusals(node.now().as_millis()),
             has_bootstrap: !config.discovery.bootstrap.is_empty(),
             min_healthy: config.discovery.min_healthy_peers,
@@ -127,8 +127,8 @@ impl Facts<'_> {
         }
         let (healthy, wanted) = (self.healthy(), self.min_healthy);
         if self.stats.links == 0 && !self.is_alone() {
-            let hint = self.hint.as_deref().unwrap_or("no dial has failed yet");
-            reasons.push(format!("There is no link to any peer: {hint}"));
+            let hint = self.hint.as_ref().map_or_else(String::new, |hint| format!(": {hint}"));
+            reasons.push(format!("There is no link to any peer{hint}"));
         } else if self.stats.mode == Mode::Degraded {
             reasons.push(format!(
                 "There are fewer healthy peers than there should be: {healthy} of {wanted}"
@@ -199,7 +199,7 @@ fn seconds(millis: i64) -> String {
 ))]
 pub(in crate::monitor::admin) async fn status(call: &Call<'_>) -> Result<Reply, Problem> {
     let node = call.node()?;
-    let report = Report::of(call.shared, &node).await.ok_or_else(stopped)?;
+    let report = Report::of(call.shared, &node, true).await.ok_or_else(stopped)?;
     reply::json(&Status {
         peer_id: node.peer_id().to_string(),
         network: node.config().network.name.clone(),
