@@ -25,9 +25,10 @@ use futures::{Sink, SinkExt, Stream, StreamExt};
 use sorcha_peer::config::SignaturePolicy;
 use sorcha_peer::error::{PublishError, TransportError};
 use sorcha_peer::ports::{Accepted, Transport};
-use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::{GrpcOptions, GrpcTransport, MemoryNetwork};
-use sorcha_peer::{Config, Endpoint, Identity, Item, PeerNode, Receipt, StartAt, Subscription};
+use sorcha_peer::{
+    Config, Endpoint, Identity, Item, PeerNode, Receipt, StartAt, Storage, Subscription,
+};
 use sorcha_peer_benches::{cpu_seconds, is_smoke};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
@@ -101,7 +102,7 @@ impl Star {
             let builder = PeerNode::builder()
                 .config(config.clone())
                 .identity(identity.clone())
-                .transaction_store(Arc::new(MemoryTransactionStore::new(Some(8 << 30))))
+                .transaction_store(Storage::memory_transactions(Some(8 << 30)))
                 .transport(transport);
             // Peers that do not listen cannot link among themselves: a star.
             let hub = nodes.first().and_then(PeerNode::listen_addr);

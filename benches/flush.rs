@@ -18,13 +18,13 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
-use sorcha_peer::{Config, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage, StartAt};
+use sorcha_peer::{
+    Config, Identity, Item, PeerNode, PeerNodeBuilder, SqliteStorage, StartAt, Storage,
+};
 use sorcha_peer_benches::{cpu_seconds, is_smoke, median};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -46,8 +46,8 @@ fn builder() -> PeerNodeBuilder {
 
 fn in_memory(builder: PeerNodeBuilder) -> PeerNodeBuilder {
     builder
-        .queue(Arc::new(MemoryQueue::new(OUTBOX as usize)))
-        .transaction_store(Arc::new(MemoryTransactionStore::new(Some(MEMORY))))
+        .queue(Storage::memory_queue(OUTBOX as usize))
+        .transaction_store(Storage::memory_transactions(Some(MEMORY)))
 }
 
 /// Payload that tells its number and does not compress.

@@ -13,11 +13,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use sorcha_peer::config::{Role, Trust};
-use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::types::{CloseReason, Explanation, Header, WallTime};
 use sorcha_peer::{
-    Config, Event, Events, Identity, PeerId, PeerNode, PeerNodeBuilder, Topic, Transaction,
-    TransactionId, Validator, Verdict,
+    Config, Event, Events, Identity, PeerId, PeerNode, PeerNodeBuilder, Storage, Topic,
+    Transaction, TransactionId, Validator, Verdict,
 };
 
 /// Maximum time to wait for anything.
@@ -169,7 +168,7 @@ async fn banned() -> anyhow::Result<Told> {
 
 async fn store_full() -> anyhow::Result<Told> {
     let publisher = builder(|_| ()).start().await?;
-    let store = Arc::new(MemoryTransactionStore::new(Some(64 * KIB as u64)));
+    let store = Storage::memory_transactions(Some(64 * KIB as u64));
     let full = link(&publisher, builder(|_| ()).transaction_store(store)).await?;
     let mut events = full.events();
     let id = publisher.publish(TOPIC, vec![7; 100 * KIB]).await?.id();

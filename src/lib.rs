@@ -114,7 +114,7 @@
 //! | `rest` | yes | links over plain HTTP requests, a rung of the gRPC transport |
 //! | `compat` | no | the original's gRPC services and REST paths, for its clients: see [`config::CompatConfig`] |
 //! | `admin` | no | the admin listener: health, figures, events, actions and a page over HTTP, see [`config::ListenConfig`] |
-//! | `stun` | yes | the STUN prober |
+//! | `stun` | yes | questions to servers outside about the own addresses: STUN, and with `grpc` HTTP |
 //! | `turn` | yes | TURN servers that listen for the node and dial for it |
 //! | `mdns` | no | nodes of one network on a LAN find each other, see [`config::DiscoveryConfig`] |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
@@ -167,9 +167,10 @@ pub use identity::Identity;
 #[cfg(feature = "node")]
 pub use node::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, PeerNodeBuilder,
-    Receipt, Request, StartAt, Storage, Subscription, WeakPeerNode,
+    Receipt, Request, StartAt, Subscription, WeakPeerNode,
 };
-pub use ports::validator::{AcceptAll, Validator};
+pub use ports::storage::Storage;
+pub use ports::validator::Validator;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::SqliteStorage;
 pub use types::root::{

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
+use sorcha_peer::error::EndpointError;
 use sorcha_peer::nat::StunProber;
 use sorcha_peer::{Cursor, Endpoint, Invite, StartAt, Topic, TransportKind};
 use tracing_subscriber::filter::Targets;
@@ -83,9 +84,20 @@ pub(crate) struct Args {
     /// variable `SORCHA_ADMIN_TOKEN`, since others on this machine may see a command line.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) admin_token: Option<String>,
-    /// A STUN server to learn the outside address from; repeatable.
-    #[arg(long, value_name = "HOST:PORT", value_parser = StunProber::new)]
-    pub(crate) stun: Vec<StunProber>,
+    /// A STUN server to learn outside addresses from, how the NAT behaves (RFC 5780), and which mapping the
+    /// listening port has (over TCP); repeatable. With several, an address counts on which two agree.
+    #[arg(long, value_name = "HOST:PORT", value_parser = stun)]
+    pub(crate) stun: Vec<String>,
+    /// An HTTP server that answers with the address that asks, as `http://…` or `https://…`; repeatable.
+    #[arg(long, value_name = "URL")]
+    pub(crate) http_lookup: Vec<String>,
+    /// A TURN server that listens for a node which nobody can dial, as `turn:USER:PASSWORD@HOST[:PORT]` or
+    /// `turns:…`; repeatable. Better given in --config, since others on this machine may see a command line.
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) relay: Vec<String>,
+    /// Ask the router to pass the listening port on, for as long as the program runs.
+    #[arg(long)]
+    pub(crate) port_mapping: bool,
     /// Announce this node on the LAN by multicast DNS and find others of its network there; on loopback, on
     /// this machine. Needs a build with `--features mdns`.
     #[arg(long)]
@@ -153,6 +165,11 @@ fn invite(text: &str) -> Result<Invite, String> {
         format!("--join: no invite, which begins with `sorcha:`, and no file: {error}")
     })?;
     read.parse().map_err(|error| format!("--join: in the file: {error}"))
+}
+
+/// Checks how a STUN server is written.
+fn stun(text: &str) -> Result<String, EndpointError> {
+    StunProber::new(text).map(|_| text.to_owned())
 }
 
 fn start(text: &str) -> Result<StartAt, String> {

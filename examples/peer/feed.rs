@@ -10,7 +10,9 @@ use futures::FutureExt;
 use sha2::{Digest, Sha256};
 use sorcha_peer::error::SubscribeError;
 use sorcha_peer::types::LinkStatus;
-use sorcha_peer::{Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic};
+use sorcha_peer::{
+    Delivery, Event, Events, Item, Mode, PeerNode, StartAt, Subscription, Topic, WeakPeerNode,
+};
 
 use crate::breakers::Breakers;
 use crate::input::Ref;
@@ -30,6 +32,8 @@ pub(crate) async fn report_events(
     let mut mode = node.mode();
     out.line(Line::Mode { mode }).await;
     let links = node.peers().await.unwrap_or_default();
+    // Who only reports keeps no node alive.
+    let weak = node.downgrade();
     drop(node);
     let mut told = BTreeSet::new();
     // Everything that led to `links` is waiting here.
@@ -38,7 +42,7 @@ pub(crate) async fn report_events(
             told.insert(*peer);
         }
         breakers.note(&event);
-        report(event, &mut mode, &out).await;
+        report(event, &mut mode, &weak, &out).await;
     }
     for link in links.into_iter().filter(|link| !told.contains(&link.peer)) {
         let LinkStatus { peer, transport, address, direction, .. } = link;
@@ -46,11 +50,17 @@ pub(crate) async fn report_events(
     }
     while let Some(event) = events.next().await {
         breakers.note(&event);
-        report(event, &mut mode, &out).await;
+        report(event, &mut mode, &weak, &out).await;
     }
 }
 
-async fn report(event: Event, mode: &mut Mode, out: &Out) {
+/// How others reach the node, while it is there.
+async fn reachability(node: &WeakPeerNode) -> Option<Line> {
+    let report = node.upgrade()?.reachability().await.ok()?;
+    Some(Line::Reachability { r#ref: None, report: Box::new(report) })
+}
+
+async fn report(event: Event, mode: &mut Mode, node: &WeakPeerNode, out: &Out) {
     let line = match event {
         Event::PeerUp { peer, transport, address, direction, .. } => {
             Line::PeerUp { peer, transport, address, direction }
@@ -75,7 +85,11 @@ async fn report(event: Event, mode: &mut Mode, out: &Out) {
         Event::DeadLettered { id, reason, .. } => Line::DeadLettered { id, reason },
         Event::ClockOff { offset_ms, peers, .. } => Line::ClockOff { offset_ms, peers },
         Event::ClockRight => Line::ClockRight,
-        Event::AddressObserved { address, prober, .. } => Line::Reachability { address, prober },
+        Event::AddressObserved { address, prober, .. } => Line::Observed { address, prober },
+        Event::ReachabilityChanged { .. } => match reachability(node).await {
+            Some(line) => line,
+            None => return,
+        },
         Event::IdentityInUse { peer, address, .. } => Line::IdentityInUse { peer, address },
         Event::StorageFailed { message, .. } => Line::error(Ref::NONE, &message),
         Event::Lagged { missed, .. } => {

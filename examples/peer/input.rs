@@ -65,6 +65,7 @@ pub(crate) enum Op {
     },
     // With braces, since serde denies no fields to a variant without.
     Stats {},
+    Reachability {},
     Peers {},
     Metrics {},
     Invite {},

@@ -51,6 +51,7 @@ const CONTRACT: &str = r#"LINES IN (one JSON object each, at most 64 MiB; "ref" 
   {"op":"publish","ref":R,"topic":T,"text"|"base64"|"file":…[,"traceparent":W3C]}
   {"op":"publish_random","ref":R,"topic":T,"size":BYTES,"count":N}
   {"op":"stats","ref":R}                    {"op":"peers","ref":R}
+  {"op":"reachability","ref":R}
   {"op":"connect","ref":R,"address":A}      {"op":"disconnect","ref":R,"peer":P}
   {"op":"ban","ref":R,"peer":P,"reason":…}  {"op":"unban","ref":R,"peer":P}
   {"op":"test_peer","ref":R,"peer":P}       {"op":"reset_breaker","ref":R,"peer":P}
@@ -94,6 +95,7 @@ has none):
   response {ref,base64}                the peer's answer to request; error {ref,error} where there is none,
                                        as when nobody there serves the protocol, within 30 s unless
                                        "timeout_ms" says otherwise
+  reachability {ref,state,…}           as the event below, as it is now
   tested {ref,peer,rtt_min_us,…}       a link measured now: five pings, and 256 KiB each way
   ok {ref,op,peer}                     connect, disconnect, ban, unban, reset_breaker
   ok {ref,op,id}                       redeliver (a new id if it had expired), delete_dead_letter
@@ -133,7 +135,10 @@ EVENTS:
                                        probe; "peer" or "address" is null
   identity_in_use {peer,address}       two processes have this peer id, as after a data directory was
                                        copied; "peer" may be this node's own
-  reachability {address,prober}        what a STUN server saw
+  reachability {address,prober}        what a server outside saw
+  reachability {state,endpoint,until_ms,listening,advertised,candidates,nat,failed}
+                                       each time it changes whether others can dial this node: public
+                                       (at "endpoint"), private or unknown, as other nodes found
   error {ref:null,error}               events missed, storage failed, or the reason for status 1
 
 STATUS: 0 after shutdown, end of input (what was read is done first), SIGTERM, SIGINT or SIGHUP; 1 if

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde::Serialize;
 use sorcha_peer::error::ShutdownReport;
 use sorcha_peer::types::{
-    CloseReason, Direction, Explanation, LinkStatus, PeerTest, Refusal, WallTime,
+    CloseReason, Direction, Explanation, LinkStatus, PeerTest, ReachabilityReport, Refusal,
+    WallTime,
 };
 use sorcha_peer::{Cursor, DeadLetter, Mode, PeerId, Stats, Topic, TransactionId, TransportKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -148,9 +149,18 @@ pub(crate) enum Line {
         peer: PeerId,
         address: Option<String>,
     },
-    Reachability {
+    /// The address that somebody outside saw.
+    #[serde(rename = "reachability")]
+    Observed {
         address: String,
         prober: String,
+    },
+    /// How others reach the node: the answer to `reachability`, and each time it changes.
+    Reachability {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        r#ref: Option<Ref>,
+        #[serde(flatten)]
+        report: Box<ReachabilityReport>,
     },
     Stats {
         r#ref: Ref,

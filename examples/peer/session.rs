@@ -209,6 +209,10 @@ async fn perform(node: &PeerNode, known: &Known, op: Op, r#ref: &Ref) -> Result<
             stats: node.stats().await?.into(),
             log_lines_dropped: known.logs.dropped(),
         },
+        Op::Reachability {} => Line::Reachability {
+            r#ref: Some(r#ref.clone()),
+            report: Box::new(node.reachability().await?),
+        },
         Op::Peers {} => {
             let peers = node.peers().await?.into_iter().map(Linked::from).collect();
             Line::Peers { r#ref: r#ref.clone(), peers, breakers: known.breakers.list() }

@@ -1,7 +1,6 @@
 //! From the command line to a running node.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use sorcha_peer::config::Trust;
 use sorcha_peer::{Config, Identity, Invite, PeerNode, SqliteStorage};
@@ -47,9 +46,6 @@ pub(crate) async fn start(args: &Args) -> Result<Running, Error> {
     } else if !args.memory {
         tracing::warn!("no --data-dir: key, peers and transactions end with this process");
     }
-    for prober in &args.stun {
-        builder = builder.nat_prober(Arc::new(prober.clone()));
-    }
     Ok(Running { node: builder.start().await?, storage, max_payload, memory })
 }
 
@@ -84,6 +80,16 @@ async fn configure(args: &Args) -> Result<Config, Error> {
     if args.proxy.is_some() {
         config.connection.proxy.clone_from(&args.proxy);
     }
+    for (given, configured) in [
+        (&args.stun, &mut config.nat.stun),
+        (&args.http_lookup, &mut config.nat.http),
+        (&args.relay, &mut config.nat.relays),
+    ] {
+        if !given.is_empty() {
+            configured.clone_from(given);
+        }
+    }
+    config.nat.port_mapping |= args.port_mapping;
     config.network.plaintext |= args.plaintext;
     config.compat.enabled |= args.compat;
     config.discovery.mdns |= args.mdns;

@@ -9,6 +9,7 @@ mod compat;
 mod invite;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod memory;
+mod nat;
 mod proxy;
 mod ranges;
 #[allow(dead_code)]
@@ -25,6 +26,7 @@ pub use choice::{AddressPolicy, Auto, Role, SignaturePolicy};
 pub use compat::CompatConfig;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]
 pub(crate) use memory::Shares;
+pub use nat::NatConfig;
 #[cfg_attr(not(all(feature = "node", feature = "grpc")), allow(unused_imports))]
 pub(crate) use proxy::{Proxy, of_environment, without_credentials};
 #[cfg_attr(not(feature = "turn"), allow(unused_imports))]

@@ -196,7 +196,7 @@ pub(super) fn within<T: PartialOrd + Display>(
     })
 }
 
-fn within_span(
+pub(super) fn within_span(
     field: &'static str,
     value: Duration,
     range: RangeInclusive<Duration>,

@@ -9,6 +9,7 @@ use crate::error::ConfigError;
 use super::Trust;
 use super::compat::CompatConfig;
 pub use super::invite::Invite;
+use super::nat::NatConfig;
 pub use super::secret::NetworkSecret;
 use super::sections::{
     ConnectionConfig, DiscoveryConfig, GossipConfig, LimitsConfig, ListenConfig, LivenessConfig,
@@ -70,6 +71,8 @@ pub struct Config {
     pub messages: MessagesConfig,
     /// Memory of the node.
     pub limits: LimitsConfig,
+    /// Learning where this node can be reached, and having others do something for that.
+    pub nat: NatConfig,
     /// Service for clients of the original system.
     pub compat: CompatConfig,
 }
@@ -107,6 +110,7 @@ impl Config {
         self.gossip.validate()?;
         self.outbox.validate()?;
         self.messages.validate()?;
+        self.nat.validate()?;
         self.validate_memory()?;
         self.compat.validate(&self.network)?;
         let may = !self.network.plaintext || self.network.allow_plaintext_beyond_loopback;

@@ -73,8 +73,10 @@ pub struct ListenConfig {
     pub admin_hosts: Vec<String>,
     /// Addresses under which others reach this node, in every form that [`Endpoint`] reads, best first,
     /// at most 16; none with port 0 or an address that nobody can dial. Default none: then the listening
-    /// address is advertised where it is a concrete one, and otherwise the IP addresses that peers see,
-    /// with the listening port.
+    /// address is advertised where it is a concrete one, and otherwise what the node learns: addresses of
+    /// private scope as they are, public ones once other nodes have dialled them. See [`NatConfig`].
+    ///
+    /// [`NatConfig`]: super::NatConfig
     pub advertise: Vec<Endpoint>,
     /// Maximum number of connections in their handshake at once; more are refused. Default 256, range 1 to 65536.
     pub max_handshakes: u32,
@@ -540,16 +542,21 @@ fn without_secret<S: Serializer>(secret: &Option<String>, to: S) -> Result<S::Ok
 }
 
 /// Durations as text in serde.
-mod span {
+pub(super) mod span {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::config) fn serialize<S: Serializer>(
+        span: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_duration(*span))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
         humantime::parse_duration(&text)
             .map_err(|e| serde::de::Error::custom(format!("{text:?} is no duration: {e}")))

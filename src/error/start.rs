@@ -74,6 +74,24 @@ pub enum ConfigError {
         /// Advertised address, as it was given.
         endpoint: String,
     },
+    /// A server of the section `[nat]` that cannot be asked.
+    #[error("{field} has {server:?}, which {reason}")]
+    NatServer {
+        /// Section and name of the field.
+        field: &'static str,
+        /// The server as it was given, without credentials.
+        server: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting of the section `[nat]` in a build that cannot do it.
+    #[error("{field} needs a build with the feature `{feature}`")]
+    NatNotBuilt {
+        /// Section and name of the field.
+        field: &'static str,
+        /// Feature that is missing.
+        feature: &'static str,
+    },
     /// Clients of the original system, who prove nothing, in a network that not everybody may join.
     #[error(
         "compat.enabled lets anybody who reaches the port publish in this node's name, and \
@@ -181,6 +199,10 @@ pub enum StartError {
     /// cannot: no retry helps.
     #[error("compat.enabled needs the built-in transports, and others were given to the builder")]
     CompatTransport,
+    /// Relay servers are to listen for the node, and the host gave transports of its own, which cannot: no
+    /// retry helps.
+    #[error("nat.relays needs the built-in transports, and others were given to the builder")]
+    RelayTransport,
     /// Neither a transport was given nor is one built in; no retry helps.
     #[error("no transport: give one to the builder or build with the feature `grpc`")]
     NoTransport,

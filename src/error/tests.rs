@@ -74,6 +74,12 @@ fn plain(samples: &mut Samples) {
         AdminToken => ConfigError::AdminToken,
         AdminHost => ConfigError::AdminHost { host: "http://h:1".to_owned() },
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
+        NatServer => ConfigError::NatServer {
+            field: "nat.stun",
+            server: "http://h".to_owned(),
+            reason: CAUSE.to_owned(),
+        },
+        NatNotBuilt => ConfigError::NatNotBuilt { field: "nat.relays", feature: "turn" },
         CompatAnonymous => ConfigError::CompatAnonymous,
         CompatNotBuilt => ConfigError::CompatNotBuilt,
         CompatCertificate => ConfigError::CompatCertificate { missing: "key_file" },
@@ -89,6 +95,7 @@ fn plain(samples: &mut Samples) {
         Unbracketed => EndpointError::Unbracketed(CAUSE.to_owned()),
         Host => EndpointError::Host(CAUSE.to_owned()),
         Listen => EndpointError::Listen(CAUSE.to_owned()),
+        Lookup => EndpointError::Lookup(CAUSE.to_owned()),
     );
     add!(samples, ParseIdError:
         NotHex => ParseIdError::NotHex { length: 1 },
@@ -163,6 +170,7 @@ fn with_causes(samples: &mut Samples) {
         Listen => listen("cannot listen on 127.0.0.1:5001"),
         Transport => StartError::Transport { source: echo() },
         Store => StartError::from(store()),
+        RelayTransport => StartError::RelayTransport,
         CompatTransport => StartError::CompatTransport,
         NoTransport => StartError::NoTransport,
         Identity => StartError::from(identity()),

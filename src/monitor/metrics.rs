@@ -35,6 +35,8 @@ const BY_REASON: [(&str, &str, &str); 2] = [
 
 const MODES: [(Mode, &str); 3] =
     [(Mode::Offline, "offline"), (Mode::Degraded, "degraded"), (Mode::Online, "online")];
+/// Whether others can dial the node, by name.
+const REACHABILITIES: [&str; 3] = ["unknown", "private", "public"];
 const DIRECTIONS: [Direction; 2] = [Direction::Outbound, Direction::Inbound];
 const RATINGS: [&str; 5] = ["excellent", "good", "fair", "poor", "unknown"];
 
@@ -230,6 +232,13 @@ fn state(stats: &Stats, storage_fails: bool) -> Vec<Family> {
         gauge("uptime_seconds", "Time since the node started.").with(stats.uptime_s as f64),
         gauge("mode", "Connection to the network: 1 for the present mode, 0 for the others.")
             .by("mode", modes),
+        gauge(
+            "reachability",
+            "Whether others can dial the node: 1 for what holds, 0 for the others.",
+        )
+        .by("state", REACHABILITIES.map(|name| (name, flag(stats.reachability.as_str() == name)))),
+        gauge("advertised_addresses", "Addresses at which others are told to dial the node.")
+            .with(stats.advertised.len() as f64),
         gauge("storage_failing", "1 while storage fails.").with(flag(storage_fails)),
         gauge("known_peers", "Peers in the address book.").with(f64::from(stats.known_peers)),
         gauge("banned_peers", "Peers under a ban.").with(f64::from(stats.banned_peers)),
@@ -501,6 +510,8 @@ mod tests {
             "sorcha_peer_payload_sent_bytes_total 5",
             "sorcha_peer_mode{mode=\"degraded\"} 1",
             "sorcha_peer_mode{mode=\"online\"} 0",
+            "sorcha_peer_reachability{state=\"unknown\"} 1",
+            "sorcha_peer_reachability{state=\"public\"} 0",
             "sorcha_peer_links{transport=\"grpc-stream\",direction=\"outbound\"} 1",
             "sorcha_peer_links{transport=\"websocket\",direction=\"inbound\"} 1",
             "sorcha_peer_links{transport=\"websocket\",direction=\"outbound\"} 0",

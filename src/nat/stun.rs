@@ -1,20 +1,18 @@
 //! Asking a STUN server (RFC 8489) for the address it sees.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::select_ok;
 use stunclient::{Error, StunClient};
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::error::{EndpointError, ProbeError};
+use super::outside::{Family, StunServer, failure, socket_failure};
+use crate::error::{EndpointError, FailureKind, ProbeError};
 use crate::ports::NatProber;
-use crate::types::{Endpoint, FailureKind, Host};
-
-const DEFAULT_PORT: u16 = 3478;
+use crate::types::canonical;
 
 /// Maximum time for a whole probe, with the resolution of the name.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -22,9 +20,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Delay before a question is repeated, since UDP loses datagrams: the one that RFC 8489 starts
 /// with.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Maximum number of addresses of a name that are asked at once.
-const MAX_ADDRESSES: usize = 4;
 
 /// Asks one STUN server, over UDP, which address this host has.
 ///
@@ -45,8 +40,7 @@ const MAX_ADDRESSES: usize = 4;
 /// ```
 #[derive(Debug, Clone)]
 pub struct StunProber {
-    name: String,
-    server: Endpoint,
+    server: StunServer,
 }
 
 impl StunProber {
@@ -56,92 +50,49 @@ impl StunProber {
     /// # Errors
     /// [`EndpointError`] when it is not an address.
     pub fn new(server: &str) -> Result<Self, EndpointError> {
-        let text = server.trim();
-        if let Some((scheme, _)) = text.split_once("://") {
-            return Err(EndpointError::Scheme(scheme.to_owned()));
-        }
-        let text = text.strip_prefix("stun:").unwrap_or(text);
-        let has_port = !text.is_empty() && !text.ends_with(']') && text.contains(':');
-        let server: Endpoint = text.parse()?;
-        let server =
-            if has_port { server } else { Endpoint::new(server.host().clone(), DEFAULT_PORT)? };
-        Ok(Self { name: format!("stun:{server}"), server })
-    }
-
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, ProbeError> {
-        let name = match self.server.host() {
-            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, self.server.port())]),
-            Host::Name(name) => name.as_str(),
-        };
-        let found = lookup_host((name, self.server.port())).await;
-        let found: Vec<_> = found
-            .map_err(|e| self.error(FailureKind::Unreachable, &e))?
-            .take(MAX_ADDRESSES)
-            .collect();
-        if found.is_empty() {
-            return Err(self.error(FailureKind::Unreachable, &"the name has no address"));
-        }
-        Ok(found)
+        Ok(Self { server: server.parse()? })
     }
 
     /// Asks one address, over a socket of its own: the client swallows whatever else comes in,
     /// and takes any answer without comparing transaction ids.
     async fn ask(&self, server: SocketAddr) -> Result<SocketAddr, ProbeError> {
-        let any = match server.ip() {
-            IpAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        };
-        let socket = UdpSocket::bind((any, 0)).await.map_err(|e| self.socket_error(&e))?;
+        let name = self.name();
+        let any = Family::of(server.ip()).unspecified();
+        let socket = UdpSocket::bind((any, 0)).await.map_err(|e| socket_failure(name, &e))?;
         // A connected socket hears the server only, and that nobody listens there. The client
         // names the destination with every datagram all the same, which BSD systems refuse on a
         // connected socket; there, it checks the sender itself.
         if cfg!(any(target_os = "linux", target_os = "android", windows)) {
-            socket.connect(server).await.map_err(|e| self.socket_error(&e))?;
+            socket.connect(server).await.map_err(|e| socket_failure(name, &e))?;
         }
         let mut client = StunClient::new(server);
         client.set_software(None).set_timeout(DEADLINE).set_retry_interval(RETRY_INTERVAL);
         let seen = client.query_external_address_async(&socket).await.map_err(|e| match &e {
             Error::Timeout(()) => self.timed_out(),
-            Error::Socket(e) => self.socket_error(e),
-            _ => self.error(FailureKind::Malformed, &e),
+            Error::Socket(e) => socket_failure(name, e),
+            _ => failure(name, FailureKind::Malformed, &e),
         })?;
-        let seen = SocketAddr::new(seen.ip().to_canonical(), seen.port());
+        let seen = canonical(seen);
         if seen.ip().is_unspecified() || seen.port() == 0 {
-            return Err(self.error(FailureKind::Malformed, &format!("{seen} is no address")));
+            return Err(failure(name, FailureKind::Malformed, &format!("{seen} is no address")));
         }
         Ok(seen)
     }
 
     fn timed_out(&self) -> ProbeError {
-        self.error(FailureKind::Timeout, &"no answer")
-    }
-
-    fn socket_error(&self, error: &io::Error) -> ProbeError {
-        let kind = match error.kind() {
-            io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::HostUnreachable
-            | io::ErrorKind::NetworkUnreachable
-            | io::ErrorKind::AddrNotAvailable => FailureKind::Unreachable,
-            _ => FailureKind::Local,
-        };
-        self.error(kind, error)
-    }
-
-    fn error(&self, kind: FailureKind, what: &dyn std::fmt::Display) -> ProbeError {
-        ProbeError { kind, message: format!("{}: {what}", self.name) }
+        failure(self.name(), FailureKind::Timeout, &"no answer")
     }
 }
 
 #[async_trait]
 impl NatProber for StunProber {
     fn name(&self) -> &str {
-        &self.name
+        self.server.name()
     }
 
     async fn probe(&self) -> Result<SocketAddr, ProbeError> {
         let probe = async {
-            let addresses = self.addresses().await?;
+            let addresses = self.server.addresses().await?;
             let queries = addresses.into_iter().map(|server| Box::pin(self.ask(server)));
             select_ok(queries).await.map(|(seen, _)| seen)
         };

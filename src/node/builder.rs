@@ -8,18 +8,18 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::config::{Config, Invite, NetworkSecret, Trust, of_environment};
+#[cfg(feature = "turn")]
+use crate::error::ConfigError;
 use crate::error::{EndpointError, StartError};
 use crate::identity::Identity;
 use crate::ports::{
-    NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
+    NatProber, PeerStore, Storage, TransactionQueue, TransactionStore, Transport, Validator,
 };
 use crate::protocol::RENEWALS;
-#[cfg(feature = "sqlite")]
-use crate::store::sqlite::SqliteStorage;
-use crate::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use crate::types::{Endpoint, TransportKind};
 
 use super::handle::PeerNode;
+use super::reachability::{Outside, Relays};
 use super::start::{Capacities, Parts};
 #[cfg(feature = "mdns")]
 use super::workers::nearby::FindNearby;
@@ -37,42 +37,6 @@ const SERVICES: &[&str] = &[
     "sorcha.peer.communication.PeerCommunication",
     "sorcha.peer.transaction.TransactionDistribution",
 ];
-
-/// Stores of a node; what is `None` is kept in memory and gone with the node.
-///
-/// A store that comes with several at once is made into this, as `SqliteStorage` is. To take some of
-/// them, set the others back or give the stores to the builder one by one:
-///
-/// ```
-/// use std::sync::Arc;
-/// use sorcha_peer::store::MemoryQueue;
-/// use sorcha_peer::{PeerNode, Storage};
-///
-/// let mut storage = Storage::default();
-/// storage.queue = Some(Arc::new(MemoryQueue::new(1_000))); // room for 1,000 own transactions
-/// let builder = PeerNode::builder().storage(storage);
-/// ```
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Storage {
-    /// Peers and bans.
-    pub peers: Option<Arc<dyn PeerStore>>,
-    /// The outbox.
-    pub queue: Option<Arc<dyn TransactionQueue>>,
-    /// The retained log.
-    pub transactions: Option<Arc<dyn TransactionStore>>,
-}
-
-#[cfg(feature = "sqlite")]
-impl From<SqliteStorage> for Storage {
-    fn from(storage: SqliteStorage) -> Self {
-        Self {
-            peers: Some(storage.peer_store()),
-            queue: Some(storage.queue()),
-            transactions: Some(storage.transaction_store()),
-        }
-    }
-}
 
 /// Description of a node. What is not set has a default; nothing panics for being unset, and what does
 /// not parse is an error of [`PeerNodeBuilder::start`], with the text that was given.
@@ -257,7 +221,8 @@ impl PeerNodeBuilder {
 
     /// Adds an address under which others reach this node, as [`Endpoint`] reads it (`host:port`,
     /// `[v6]:port`, a URL; port 5001 where none is given); repeatable, best first, at most 16. Default: the
-    /// listening address where it is a concrete one, and otherwise what peers see, with the listening port.
+    /// listening address where it is a concrete one, and otherwise what the node learns: see the guide's page
+    /// on [reachability](crate::guide::reachability).
     #[must_use]
     pub fn advertise(mut self, address: &str) -> Self {
         match address.parse() {
@@ -348,12 +313,45 @@ impl PeerNodeBuilder {
         self
     }
 
-    /// Adds a way to learn the node's outside address; repeatable. Each is asked once, when the node starts,
-    /// and the answer is an event ([`Event::AddressObserved`](crate::types::Event::AddressObserved)) and
-    /// nothing else: pass it to [`PeerNodeBuilder::advertise`] at the next start, where it is true.
+    /// Adds a way of the host's own to learn the node's outside address; repeatable. It is asked when the node
+    /// starts, and again with those of [`NatConfig`](crate::config::NatConfig). The answer is an event
+    /// ([`Event::AddressObserved`](crate::types::Event::AddressObserved)), and its IP address with the
+    /// listening port a candidate, which is advertised once others have dialled it.
     #[must_use]
     pub fn nat_prober(mut self, prober: Arc<dyn NatProber>) -> Self {
         self.probers.push(prober);
+        self
+    }
+
+    /// Adds a STUN server to learn outside addresses from, and how the NAT behaves: see
+    /// [`NatConfig::stun`](crate::config::NatConfig). Repeatable; default none.
+    #[must_use]
+    pub fn stun_server(mut self, server: impl Into<String>) -> Self {
+        self.config.nat.stun.push(server.into());
+        self
+    }
+
+    /// Adds an HTTP server that answers with the address that asks, as `http://…` or `https://…`: see
+    /// [`NatConfig::http`](crate::config::NatConfig). Repeatable; default none.
+    #[must_use]
+    pub fn http_lookup(mut self, url: impl Into<String>) -> Self {
+        self.config.nat.http.push(url.into());
+        self
+    }
+
+    /// Adds a TURN server that listens for the node, as `turn:USER:PASSWORD@HOST[:PORT]`: see
+    /// [`NatConfig::relays`](crate::config::NatConfig). Repeatable; default none.
+    #[must_use]
+    pub fn relay(mut self, server: impl Into<String>) -> Self {
+        self.config.nat.relays.push(server.into());
+        self
+    }
+
+    /// Says whether the router is asked to pass the listening port on: see
+    /// [`NatConfig::port_mapping`](crate::config::NatConfig). Default no.
+    #[must_use]
+    pub fn port_mapping(mut self, is_asked: bool) -> Self {
+        self.config.nat.port_mapping = is_asked;
         self
     }
 
@@ -425,22 +423,23 @@ impl PeerNodeBuilder {
         let Ways {
             dialling: transports,
             listening,
+            relays,
             #[cfg(feature = "compat")]
             compat,
         } = ways(self.transports, &identity, &self.config, running)?;
         Ok(Parts {
             transports,
             listening,
-            peers: self.storage.peers.unwrap_or_else(|| Arc::new(MemoryPeerStore::new())),
+            peers: self.storage.peers.unwrap_or_else(Storage::memory_peers),
             queue: self.storage.queue.unwrap_or_else(|| {
                 // The protocol keeps to the bound; what is published anew stands beside the old.
-                Arc::new(MemoryQueue::new(self.config.outbox.max_entries as usize + RENEWALS))
+                Storage::memory_queue(self.config.outbox.max_entries as usize + RENEWALS)
             }),
             log: self
                 .storage
                 .transactions
-                .unwrap_or_else(|| Arc::new(MemoryTransactionStore::new(Some(MEMORY_LOG)))),
-            probers: self.probers,
+                .unwrap_or_else(|| Storage::memory_transactions(Some(MEMORY_LOG))),
+            outside: Outside::new(&self.config.nat, self.probers, relays)?,
             #[cfg(feature = "mdns")]
             nearby: nearby(&self.config),
             validator: self.validator,
@@ -486,6 +485,8 @@ struct Ways {
     /// Transports that peers are dialled with.
     dialling: Vec<Arc<dyn Transport>>,
     listening: Vec<Arc<dyn Transport>>,
+    /// Servers that listen for the node.
+    relays: Relays,
     #[cfg(feature = "compat")]
     compat: Option<super::start::Compat>,
 }
@@ -500,9 +501,13 @@ fn ways(
         if config.compat.enabled {
             return Err(StartError::CompatTransport);
         }
+        if !config.nat.relays.is_empty() {
+            return Err(StartError::RelayTransport);
+        }
         return Ok(Ways {
             dialling: given.clone(),
             listening: given,
+            relays: Relays::default(),
             #[cfg(feature = "compat")]
             compat: None,
         });
@@ -535,9 +540,14 @@ fn ways(
         let serves = config.compat.enabled && config.listen.address.is_some();
         #[cfg(feature = "compat")]
         let compat = serves.then(|| compat(&transport, identity, config));
+        #[cfg(feature = "turn")]
+        let relays = relays(&transport, config)?;
+        #[cfg(not(feature = "turn"))]
+        let relays = Relays::default();
         Ok(Ways {
             dialling: rungs,
             listening: vec![Arc::new(transport)],
+            relays,
             #[cfg(feature = "compat")]
             compat,
         })
@@ -547,6 +557,32 @@ fn ways(
         let _ = (identity, config, is_running);
         Err(StartError::NoTransport)
     }
+}
+
+/// Servers that are to listen for a node which listens itself: what they bring is accepted there.
+#[cfg(feature = "turn")]
+fn relays(
+    transport: &crate::transport::GrpcTransport,
+    config: &Config,
+) -> Result<Relays, StartError> {
+    use super::reachability::Relay;
+    use crate::config::RelayServer;
+    let mut relays = Relays::default();
+    if config.listen.address.is_none() {
+        return Ok(relays);
+    }
+    for text in &config.nat.relays {
+        // Checked before, as all of the configuration.
+        let server = RelayServer::new(text).map_err(|reason| {
+            let server = String::new();
+            ConfigError::NatServer { field: "nat.relays", server, reason }
+        })?;
+        let name = server.to_string();
+        let (tell, relayed) = watch::channel(None);
+        let run = crate::nat::relay(transport, server, relays.permitted.subscribe(), tell);
+        relays.servers.push(Relay { name, relayed, run });
+    }
+    Ok(relays)
 }
 
 /// Has clients of the original served on the ports of a transport.

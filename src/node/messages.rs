@@ -1,5 +1,7 @@
 //! Messages between handles, driver and workers.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,8 +19,8 @@ use crate::protocol::{
 #[cfg(feature = "compat")]
 use crate::types::WallTime;
 use crate::types::{
-    Endpoint, Explanation, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus, Refusal,
-    Stats, TraceContext, Transaction, TransactionId,
+    Endpoint, Explanation, Header, LinkStatus, Mode, PeerId, PeerTest, PublishStatus,
+    ReachabilityReport, Refusal, Stats, TraceContext, Transaction, TransactionId,
 };
 
 use super::room::Taken;
@@ -101,6 +103,10 @@ pub(super) enum Command {
     Overview {
         reply: oneshot::Sender<(Stats, Vec<LinkStatus>)>,
     },
+    /// Asks for what is known of the ways by which others reach the node.
+    Reachability {
+        reply: oneshot::Sender<ReachabilityReport>,
+    },
     /// Asks for the addresses in the node's own record.
     Addresses {
         reply: oneshot::Sender<Vec<Endpoint>>,
@@ -145,6 +151,8 @@ pub(super) enum Completion {
     NotDialled { dial: DialId, error: TransportError },
     /// What a handler has answered to a peer's request.
     Handled { ticket: Ticket, result: Result<Bytes, AnswerRefusal> },
+    /// Asks for the IP addresses at which known peers are, or come from.
+    KnownAddresses { reply: oneshot::Sender<BTreeSet<IpAddr>> },
     /// Results of storing, in order.
     Stored(Vec<(Ticket, Result<(), StoreFailure>)>),
 }

@@ -19,6 +19,7 @@ mod hashing;
 mod late_news;
 mod messages;
 mod past;
+mod reachability;
 mod recent_traces;
 mod restore;
 mod room;
@@ -30,7 +31,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub use builder::{PeerNodeBuilder, Storage};
+pub use builder::PeerNodeBuilder;
 pub use handle::{
     DeadLetter, Delivery, DurableSubscription, Events, Item, Outcome, PeerNode, Receipt, Request,
     StartAt, Subscription, WeakPeerNode,

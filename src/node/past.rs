@@ -99,7 +99,7 @@ async fn load_time(log: &dyn TransactionStore, name: &str) -> Result<Option<Wall
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::MemoryTransactionStore;
+    use crate::ports::Storage;
 
     fn at(millis: u64) -> WallTime {
         WallTime::from_millis(millis)
@@ -124,9 +124,9 @@ mod tests {
 
     #[tokio::test]
     async fn memory_keeps_notes() {
-        let log = MemoryTransactionStore::new(None);
-        notes_are_kept(&log).await;
-        notes_are_there(&log).await;
+        let log = Storage::memory_transactions(None);
+        notes_are_kept(&*log).await;
+        notes_are_there(&*log).await;
     }
 
     #[cfg(feature = "sqlite")]

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -18,11 +17,9 @@ use crate::error::{FailureKind, StartError, StoreError};
 use crate::identity::Identity;
 #[cfg(feature = "admin")]
 use crate::monitor::admin::Admin;
-use crate::ports::{
-    Listener, NatProber, PeerStore, TransactionQueue, TransactionStore, Transport, Validator,
-};
+use crate::ports::{Listener, PeerStore, TransactionQueue, TransactionStore, Transport, Validator};
 use crate::protocol::{Protocol, RENEWALS, Restored};
-use crate::types::{Cursor, Event, PeerRecord, TransactionId, canonical};
+use crate::types::{Cursor, Event, PeerRecord, TransactionId};
 
 use super::clock::{PublishClock, wall_now};
 use super::driver::{
@@ -33,6 +30,7 @@ use super::handlers::Handlers;
 use super::late_news::LateNews;
 use super::messages::{CallIds, Completion, Draft, NodeState, SignedDraft};
 use super::past::{self, AllMissed};
+use super::reachability::{Learned, Outside, Tasks, Ways};
 use super::recent_traces::RecentTraces;
 use super::restore::Stores;
 use super::room::Room;
@@ -54,8 +52,6 @@ const MAX_COMMANDS: usize = 1024;
 const MAX_INBOUND: usize = 128;
 /// Maximum number of batches of publishes on their way to the driver; more publishes wait before them.
 const MAX_BATCHES: usize = 16;
-/// Maximum time of one NAT probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Node whose every part is decided.
 pub(super) struct Parts {
@@ -68,7 +64,8 @@ pub(super) struct Parts {
     pub(super) peers: Arc<dyn PeerStore>,
     pub(super) queue: Arc<dyn TransactionQueue>,
     pub(super) log: Arc<dyn TransactionStore>,
-    pub(super) probers: Vec<Arc<dyn NatProber>>,
+    /// Whom the host named to learn the node's addresses from.
+    pub(super) outside: Outside,
     /// Finds nodes on the LAN, where that is asked for.
     #[cfg(feature = "mdns")]
     pub(super) nearby: Option<FindNearby>,
@@ -181,6 +178,8 @@ struct Sources {
     renewals: mpsc::Receiver<TransactionId>,
     unlogged: VecDeque<TransactionId>,
     listeners: Vec<Box<dyn Listener>>,
+    /// Tasks that learn the node's addresses.
+    addresses: Tasks,
 }
 
 impl Parts {
@@ -310,7 +309,7 @@ impl Parts {
     }
 
     /// Sets the tasks going.
-    fn assemble(self, opened: Opened) -> PeerNode {
+    fn assemble(mut self, opened: Opened) -> PeerNode {
         let listening = opened.listening;
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);
         let (drafts, draft_box) = mpsc::channel(MAX_COMMANDS);
@@ -323,6 +322,7 @@ impl Parts {
         let (JobSenders { checks, piece_checks, store }, jobs) = self.capacities.channels();
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
+        let (addresses, learned) = self.learning(listening, &state, &shared);
         let shares = self.config.shares();
         let (call_ids, handlers) = (CallIds::default(), Arc::<Handlers>::default());
         let inner = Inner {
@@ -351,6 +351,7 @@ impl Parts {
             names: DurableNames::default(),
             failing: shared.health.watch().subscribe(),
             state: state.subscribe(),
+            learned,
             ended: ended.subscribe(),
             #[cfg(feature = "compat")]
             compat: self.compat.as_ref().map(|compat| compat.ops.clone()),
@@ -389,6 +390,7 @@ impl Parts {
             renewals: renewal_box,
             unlogged: opened.unlogged,
             listeners: opened.listeners,
+            addresses,
         };
         self.spawn_sources(&shared, sources, &mut effects);
         #[cfg(feature = "mdns")]
@@ -428,6 +430,21 @@ impl Parts {
         }
         let (to_judge, judged) = mpsc::channel(MAX_BATCHES);
         (to_judge, Some(judged))
+    }
+
+    /// Tasks that learn the node's addresses, and where it is read what was learned.
+    fn learning(
+        &mut self,
+        listening: Option<SocketAddr>,
+        state: &watch::Sender<NodeState>,
+        shared: &Shared,
+    ) -> (Tasks, watch::Receiver<Learned>) {
+        let (learned, known) = watch::channel(Learned::default());
+        let state = state.subscribe();
+        let (events, done) = (shared.events.clone(), shared.done.clone());
+        let ways = Ways { state, events, done, learned };
+        let is_running = self.is_running.subscribe();
+        (std::mem::take(&mut self.outside).tasks(listening, is_running, ways), known)
     }
 
     fn dials(&self, shared: &Shared) -> Dials {
@@ -501,14 +518,17 @@ impl Parts {
         for listener in sources.listeners {
             effects.accept_from(listener);
         }
-        for prober in &self.probers {
-            effects.sources.spawn(probe(Arc::clone(prober), effects.events.clone()));
-        }
         let mut spawn = |task: BoxFuture<'static, ()>| {
             effects.sources.spawn(task.instrument(shared.span.clone()));
         };
         let (identity, policy) = (self.identity.clone(), self.config.network.signatures);
         spawn(signer::run(sources.drafts, identity, policy, sources.publishes).boxed());
+        for task in sources.addresses.sources {
+            spawn(task);
+        }
+        for keeper in sources.addresses.keepers {
+            effects.workers.spawn(keeper.instrument(shared.span.clone()));
+        }
         if let Some(validator) = self.validator.clone()
             && let Some((judged, to_driver)) = sources.judged
         {
@@ -560,21 +580,5 @@ fn serve_operators(admin: Option<Admin>, node: &PeerNode, shared: &Shared, effec
     if let Some(admin) = admin {
         let serving = admin.run(node, effects.is_running.subscribe());
         effects.sources.spawn(serving.instrument(shared.span.clone()));
-    }
-}
-
-async fn probe(prober: Arc<dyn NatProber>, events: broadcast::Sender<Event>) {
-    let name = prober.name().to_owned();
-    match tokio::time::timeout(PROBE_TIMEOUT, prober.probe()).await {
-        Ok(Ok(address)) => {
-            let address = canonical(address);
-            tracing::info!(target: "sorcha_peer::nat", prober = %name, %address, "address observed");
-            let address = address.to_string();
-            let _ = events.send(Event::AddressObserved { address, prober: name });
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(target: "sorcha_peer::nat", prober = %name, %error, "probe failed");
-        }
-        Err(_) => tracing::warn!(target: "sorcha_peer::nat", prober = %name, "probe timed out"),
     }
 }

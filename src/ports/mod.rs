@@ -1,5 +1,6 @@
 //! Traits that a host may implement, and what they hand over and take. One more stands at the root, since
-//! it is the one most often implemented: [`Validator`].
+//! it is the one most often implemented: [`Validator`]. Stores that come together are a
+//! [`Storage`](crate::Storage).
 //!
 //! All are object safe, `Send + Sync + 'static`, and know no runtime: an implementation may use
 //! tokio, another runtime or none. The node calls them from tasks of its own, so a call must not block
@@ -25,6 +26,7 @@
 mod nat_prober;
 mod peer_store;
 mod queue;
+pub(crate) mod storage;
 #[cfg_attr(not(feature = "node"), allow(dead_code, reason = "nodes alone take leases"))]
 mod store_lease;
 mod transaction_store;
@@ -37,6 +39,7 @@ pub use crate::types::ports::{
 pub use nat_prober::NatProber;
 pub use peer_store::PeerStore;
 pub use queue::{EntryFilter, OutboxEntry, QueueSize, TransactionQueue};
+pub(crate) use storage::Storage;
 pub use store_lease::StoreLease;
 pub use transaction_store::{LogEntry, Page, TransactionStore, Usage};
 pub use transport::{Accepted, Listener, RawLink, Transport};

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use crate::error::ProbeError;
 
 /// Prober: asks somebody outside for the address that they see. An answer is a hint, not a proof: a mapped
-/// UDP port says nothing of a TCP listener. So the node tells it to the host
-/// ([`Event::AddressObserved`](crate::Event::AddressObserved)) and does nothing else with it: what others
-/// dial is what the host advertises.
+/// UDP port says nothing of a TCP listener. So its IP address with the port that the node listens at is a
+/// candidate, which others are told of once some of them have dialled it; the host is told at once
+/// ([`Event::AddressObserved`](crate::Event::AddressObserved)).
 ///
-/// Probers run when the node starts, once, all beside each other. One that fails or takes longer than 10 s
-/// is logged and left alone.
+/// Probers run when the node starts, all beside each other, and again every `nat.interval` and when the
+/// interfaces of the machine change or the last link is lost. One that fails or takes longer than 10 s is
+/// logged, and stands with its reason in the report
+/// ([`ReachabilityReport::failed`](crate::types::ReachabilityReport)).
 ///
 /// ```
 /// use std::net::SocketAddr;

@@ -17,12 +17,11 @@ use async_trait::async_trait;
 /// An implementation checks itself with the crate's suite:
 ///
 /// ```
-/// use sorcha_peer::store::MemoryPeerStore;
-/// use sorcha_peer::testing;
+/// use sorcha_peer::{Storage, testing};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// testing::peer_store(&MemoryPeerStore::new()).await; // panics with what is wrong
+/// testing::peer_store(&*Storage::memory_peers()).await; // panics with what is wrong
 /// # }
 /// ```
 #[async_trait]

@@ -75,8 +75,8 @@ impl QueueSize {
 /// be lost in a power failure (an entry is then tried once more), entries may not.
 ///
 /// ```
-/// use sorcha_peer::ports::{EntryFilter, TransactionQueue};
-/// use sorcha_peer::store::MemoryQueue;
+/// use sorcha_peer::Storage;
+/// use sorcha_peer::ports::EntryFilter;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -86,7 +86,7 @@ impl QueueSize {
 /// # let (topic, payload) = ("orders".parse()?, bytes::Bytes::from_static(b"one widget"));
 /// # let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
 /// # let transaction = identity.sign_transaction(header, payload)?;
-/// let queue = MemoryQueue::new(100); // entries at most
+/// let queue = Storage::memory_queue(100); // entries at most
 /// let seqs = queue.append(std::slice::from_ref(&transaction)).await?;
 /// assert_eq!(queue.append(std::slice::from_ref(&transaction)).await?, seqs, "once for each id");
 /// let waiting = queue.load(EntryFilter::Waiting, None, 10, 1 << 20).await?;

@@ -94,10 +94,9 @@ impl Usage {
 /// fetched again later.
 ///
 /// ```
-/// use sorcha_peer::Cursor;
-/// use sorcha_peer::ports::{NewEntry, TransactionStore};
-/// use sorcha_peer::store::MemoryTransactionStore;
+/// use sorcha_peer::ports::NewEntry;
 /// use sorcha_peer::types::WallTime;
+/// use sorcha_peer::{Cursor, Storage};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -107,7 +106,7 @@ impl Usage {
 /// # let (topic, payload) = ("orders".parse()?, bytes::Bytes::from_static(b"one widget"));
 /// # let header = Header::new(topic, identity.peer_id(), created, expires, &payload);
 /// # let transaction = identity.sign_transaction(header, payload)?;
-/// let log = MemoryTransactionStore::new(Some(1 << 20)); // bytes at most
+/// let log = Storage::memory_transactions(Some(1 << 20)); // bytes at most
 /// let entry = NewEntry::new(transaction, None, 0, WallTime::from_millis(1000));
 /// let cursors = log.append(&[entry]).await?;
 /// let page = log.read(None, Cursor::default(), 10, 1 << 20).await?;

@@ -68,18 +68,3 @@ pub trait Validator: fmt::Debug + Send + Sync + 'static {
         true
     }
 }
-
-/// Accepts everything: as good as no validator, which is the default.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AcceptAll;
-
-#[async_trait]
-impl Validator for AcceptAll {
-    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
-        Verdict::Accept
-    }
-
-    fn judges_large(&self) -> bool {
-        false
-    }
-}

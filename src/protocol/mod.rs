@@ -70,12 +70,13 @@ mod tests;
 mod timers;
 mod trail;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::types::{
-    Counters, Endpoint, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, Stats, TransactionId,
-    WallTime, rating_of,
+    Counters, Endpoint, Host, IndexEntry, LinkId, MonoTime, PeerId, PeerRecord, Stats,
+    TransactionId, WallTime, rating_of,
 };
 
 use env::Env;
@@ -336,6 +337,19 @@ impl Protocol {
         known.collect()
     }
 
+    /// Lists the IP addresses at which known peers can be dialled, and those from which linked ones come.
+    pub fn known_addresses(&self) -> BTreeSet<IpAddr> {
+        let known = self.membership.book.known.values();
+        let recorded = known.filter_map(|known| known.record.as_ref());
+        let hosts = recorded.flat_map(|record| record.endpoints().iter().map(Endpoint::host));
+        let dialled = hosts.filter_map(|host| match host {
+            Host::Ip(ip) => Some(*ip),
+            Host::Name(_) => None,
+        });
+        let links = self.links.all.values();
+        dialled.chain(links.filter_map(|link| Some(link.address?.ip()))).collect()
+    }
+
     /// Returns the number of links of each rating.
     fn ratings(&self) -> BTreeMap<String, u32> {
         let mut ratings = BTreeMap::new();
@@ -408,6 +422,7 @@ impl Protocol {
                 .iter()
                 .map(Endpoint::to_string)
                 .collect(),
+            reachability: self.reachability.state.clone(),
             observed: self.reachability.observed().map(|ip| ip.to_string()).collect(),
             // Known outside the core.
             storage_failing: false,

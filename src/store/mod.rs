@@ -1,4 +1,5 @@
-//! Stores that come with the crate: in memory, and (feature `sqlite`) in files.
+//! Stores that come with the crate: in memory ([`Storage::memory_queue`](crate::Storage::memory_queue) and
+//! its like), and (feature `sqlite`) in files.
 
 mod gap_index;
 mod limits;
@@ -6,6 +7,5 @@ mod memory;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-pub use memory::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteOptions;

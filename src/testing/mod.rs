@@ -6,12 +6,11 @@
 #[cfg(test)]
 pub(crate) mod cases;
 mod dropped;
+mod durability;
 mod stores;
 mod strangers;
 mod transports;
 
-pub use stores::{
-    nat_prober, peer_store, peer_store_durability, transaction_queue, transaction_queue_durability,
-    transaction_store, transaction_store_durability, validator,
-};
+pub use durability::durability;
+pub use stores::{nat_prober, peer_store, transaction_queue, transaction_store, validator};
 pub use transports::{TransportNode, transport};

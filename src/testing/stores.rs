@@ -1,6 +1,5 @@
 //! Suites for the ports that keep or judge things.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,30 +76,6 @@ async fn bans_of(store: &dyn PeerStore) {
     assert_eq!(bans, sorted(vec![longer.clone(), kept.clone()]), "the last ban wins");
     store.remove_ban(&longer.peer).await.expect("bans are lifted");
     assert_eq!(store.load().await.expect("bans load").1, [kept], "one ban was lifted");
-}
-
-/// Checks what a [`PeerStore`] that outlives its process does: `open` is called for the same, at
-/// first empty, place again and again; each store is dropped before the next is opened.
-///
-/// # Panics
-/// When the store does otherwise.
-pub async fn peer_store_durability(open: impl AsyncFn() -> Arc<dyn PeerStore>) {
-    let peers: Vec<_> = (1..=3).map(stored_peer).collect();
-    let ban = Ban { peer: peer_id(9), until: None, reason: "why".to_owned() };
-    let store = open().await;
-    store.upsert(&peers).await.expect("peers are stored");
-    store.put_ban(&ban).await.expect("bans are stored");
-    drop(store);
-    let store = open().await;
-    let (found, bans) = store.load().await.expect("a reopened store loads");
-    same_peers(&found, &peers);
-    assert_eq!(bans, [ban], "bans survive");
-    store.remove(&[peer_id(1)]).await.expect("peers are removed");
-    store.remove_ban(&peer_id(9)).await.expect("bans are lifted");
-    drop(store);
-    let (found, bans) = open().await.load().await.expect("a reopened store loads");
-    same_peers(&found, &peers[1..]);
-    assert_eq!(bans, [], "what was lifted stays lifted");
 }
 
 /// Checks what every [`TransactionQueue`] does. `queue` must be empty and bounded to `max_entries`,
@@ -201,46 +176,13 @@ async fn kinds_of_entries(queue: &dyn TransactionQueue, all: &[OutboxEntry]) {
     assert_eq!(loaded(queue, EntryFilter::All, None, 10).await, all);
 }
 
-async fn loaded(
+pub(super) async fn loaded(
     queue: &dyn TransactionQueue,
     filter: EntryFilter,
     after: Option<u64>,
     max_entries: usize,
 ) -> Vec<OutboxEntry> {
     queue.load(filter, after, max_entries, usize::MAX).await.expect("entries load")
-}
-
-/// Checks what a [`TransactionQueue`] that outlives its process does; see
-/// [`peer_store_durability`].
-///
-/// # Panics
-/// When the queue does otherwise.
-pub async fn transaction_queue_durability(open: impl AsyncFn() -> Arc<dyn TransactionQueue>) {
-    let [a, b, c] = [1, 2, 3].map(|n| transaction("queue", n));
-    let queue = open().await;
-    let seqs = queue.append(&[a.clone(), b.clone()]).await.expect("entries are appended");
-    let state = EntryState::Waiting { attempts: 3, due: WallTime::from_millis(4) };
-    queue.update(&[(a.id(), state.clone())]).await.expect("states change");
-    queue.remove(&[b.id()]).await.expect("entries are removed");
-    drop(queue);
-    let queue = open().await;
-    let found = loaded(&*queue, EntryFilter::All, None, 10).await;
-    assert_eq!(found.len(), 1, "what was removed stays removed");
-    assert_eq!((found[0].seq, &found[0].transaction), (seqs[0], &a), "entries survive");
-    assert_eq!(found[0].state, state, "states survive");
-    let next = queue.append(std::slice::from_ref(&c)).await.expect("entries are appended");
-    assert!(next[0] > seqs[1], "a number is never used again, not even after a restart");
-    let again = queue.append(std::slice::from_ref(&a)).await.expect("entries are appended");
-    assert_eq!(again, seqs[..1], "what is there keeps its number");
-    let dead = EntryState::Dead { reason: "nobody".to_owned(), since: WallTime::from_millis(7) };
-    queue.update(&[(a.id(), dead.clone())]).await.expect("states change");
-    queue.remove(&[c.id()]).await.expect("entries are removed");
-    drop(queue);
-    let queue = open().await;
-    let found = loaded(&*queue, EntryFilter::Dead, None, 10).await;
-    assert_eq!((found.len(), &found[0].state), (1, &dead), "dead letters survive");
-    let last = queue.append(&[b]).await.expect("entries are appended");
-    assert!(last[0] > next[0], "also where the newest was removed");
 }
 
 /// Checks what every [`TransactionStore`] does. `store` must be empty and have room for some hundred
@@ -340,7 +282,7 @@ async fn named_cursors(store: &dyn TransactionStore) {
 }
 
 /// Pieces of a partial payload, of 100 bytes with their proofs.
-fn partial(n: u64, pieces: &[u32], keep_until: u64) -> Partial {
+pub(super) fn partial(n: u64, pieces: &[u32], keep_until: u64) -> Partial {
     let id = transaction("partial", n).id();
     let piece = |index: &u32| Piece {
         id,
@@ -502,50 +444,6 @@ async fn late_ones_first(store: &dyn TransactionStore, after: Cursor, apart: Dur
     }
 }
 
-/// Checks what a [`TransactionStore`] that outlives its process does; see
-/// [`peer_store_durability`].
-///
-/// # Panics
-/// When the store does otherwise.
-pub async fn transaction_store_durability(open: impl AsyncFn() -> Arc<dyn TransactionStore>) {
-    let entries: Vec<_> = (0..5).map(|n| new_entry("kept", n)).collect();
-    let store = open().await;
-    let cursors = store.append(&entries).await.expect("entries are appended");
-    drop(store);
-    let store = open().await;
-    assert!(store.newest().await.expect("newest") >= cursors[4], "the newest cursor survives");
-    let page = store.read(None, cursors[0], 10, usize::MAX).await.expect("read");
-    let found: Vec<_> = page.entries.iter().map(|e| (e.cursor, e.entry.clone())).collect();
-    let wanted: Vec<_> = (1..5).map(|n| (cursors[n], entries[n].clone())).collect();
-    assert_eq!(found, wanted, "entries survive");
-    let again = store.append(&entries).await.expect("repeats are fine");
-    assert_eq!(again, cursors, "what is there keeps its cursor");
-    let id = entries[2].transaction.id();
-    let found = store.get(&id).await.expect("get");
-    assert_eq!(found.as_ref(), Some(&entries[2].transaction), "and is found");
-    store.save_cursor("name", cursors[1]).await.expect("save");
-    store.expire(WallTime::from_millis(u64::MAX)).await.expect("expire");
-    let keeps_partials = store.partials().await.expect("partials").is_some();
-    let part = partial(1, &[0, 5, 9], 1);
-    if keeps_partials {
-        store.put_partial(&part, 1000).await.expect("pieces are kept");
-    }
-    drop(store);
-    let store = open().await;
-    let saved = store.load_cursor("name").await.expect("load");
-    assert_eq!(saved, Some(cursors[1]), "named cursors survive");
-    if keeps_partials {
-        let kept = KeptPartial { id: part.id, keep_until: part.keep_until };
-        assert_eq!(store.partials().await.expect("partials"), Some(vec![kept]));
-        let pieces = store.get_partial(&part.id).await.expect("pieces");
-        assert_eq!(pieces, part.pieces, "partial payloads survive");
-    }
-    let page = store.read(None, cursors[1], 10, usize::MAX).await.expect("read");
-    assert_eq!(page.gap_until, Some(cursors[4]), "a loss is not forgotten");
-    let back = store.append(&[new_entry("kept", 9)]).await.expect("entries are appended");
-    assert!(back[0] > cursors[4], "a cursor is never used again, not even after a restart");
-}
-
 /// Checks what every [`NatProber`] with a reachable server does.
 ///
 /// # Panics
@@ -574,12 +472,12 @@ pub async fn validator(validator: &dyn Validator, transaction: &Transaction) {
     }
 }
 
-fn peer_id(n: u8) -> PeerId {
+pub(super) fn peer_id(n: u8) -> PeerId {
     PeerId::from_bytes([n; 32])
 }
 
 /// A peer like no other; every third was never up and every fourth never dialled.
-fn stored_peer(n: u8) -> StoredPeer {
+pub(super) fn stored_peer(n: u8) -> StoredPeer {
     let name: Endpoint =
         format!("peer{n}.example.com:{}", 5000 + u16::from(n)).parse().expect("valid");
     let ip: Endpoint = format!("[2001:db8::{n:x}]:7").parse().expect("valid");
@@ -603,7 +501,7 @@ fn stored_peer(n: u8) -> StoredPeer {
 }
 
 #[track_caller]
-fn same_peers(found: &[StoredPeer], expected: &[StoredPeer]) {
+pub(super) fn same_peers(found: &[StoredPeer], expected: &[StoredPeer]) {
     let sorted = |peers: &[StoredPeer]| {
         let mut peers = peers.to_vec();
         peers.sort_by_key(|peer| peer.peer);
@@ -612,7 +510,7 @@ fn same_peers(found: &[StoredPeer], expected: &[StoredPeer]) {
     assert_eq!(sorted(found), sorted(expected), "peers are kept as they were stored");
 }
 
-fn transaction(topic: &str, n: u64) -> Transaction {
+pub(super) fn transaction(topic: &str, n: u64) -> Transaction {
     let payload = Bytes::from(format!("payload {n:04}"));
     let (created, expires) = (WallTime::from_millis(1000 + n), WallTime::from_millis(10_000 + n));
     let topic = Topic::new(topic).expect("a short name");
@@ -620,7 +518,7 @@ fn transaction(topic: &str, n: u64) -> Transaction {
     Transaction::new(header, Signature::Ed25519([5; 64]), payload).expect("the header's payload")
 }
 
-fn new_entry(topic: &str, n: u64) -> NewEntry {
+pub(super) fn new_entry(topic: &str, n: u64) -> NewEntry {
     NewEntry {
         transaction: transaction(topic, n),
         from: n.is_multiple_of(2).then(|| peer_id(4)),

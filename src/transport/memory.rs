@@ -53,11 +53,8 @@ pub struct MemoryNetwork {
 }
 
 /// One node's access to a [`MemoryNetwork`].
-///
-/// The peer id is taken on trust: this transport is for one process, where there is nobody to
-/// prove anything to.
 #[derive(Debug, Clone)]
-pub struct MemoryTransport {
+struct MemoryTransport {
     network: MemoryNetwork,
     peer_id: PeerId,
 }
@@ -68,8 +65,9 @@ impl MemoryNetwork {
         Self::default()
     }
 
-    /// Access for the node `peer_id`. A node may have several.
-    pub fn transport(&self, peer_id: PeerId) -> MemoryTransport {
+    /// Access for the node `peer_id`. A node may have several. The peer id is taken on trust: this
+    /// transport is for one process, where there is nobody to prove anything to.
+    pub fn transport(&self, peer_id: PeerId) -> impl Transport + Clone + use<> {
         MemoryTransport { network: self.clone(), peer_id }
     }
 

@@ -3,7 +3,7 @@
 //! | transport | feature | identity | carries |
 //! |---|---|---|---|
 //! | `GrpcTransport` | `grpc` | mutual TLS 1.3, Ed25519 | one gRPC stream per connection; by way of a proxy, a pipe in one, in which the TLS runs |
-//! | [`MemoryTransport`] | – | given by the test | a channel inside this process |
+//! | [`MemoryNetwork::transport`] | – | given by the test | a channel inside this process |
 //!
 //! Each passes the suite in [`crate::testing::transport()`], as should a transport of your own.
 
@@ -51,9 +51,11 @@ mod websocket;
 
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcOptions, GrpcTransport};
-pub use memory::{MemoryNetwork, MemoryTransport};
+pub use memory::MemoryNetwork;
 #[cfg(feature = "compat")]
 pub(crate) use outbound::{Http2, Outbound};
+#[cfg(all(feature = "grpc", feature = "stun"))]
+pub(crate) use outer::tls_to_anybody;
 #[cfg(feature = "compat")]
 pub(crate) use port::{Guest, Visitor};
 #[cfg(feature = "turn")]

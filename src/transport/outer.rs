@@ -125,6 +125,21 @@ pub(in crate::transport) async fn connect(
     Ok((OuterStream::Tls(Box::new(stream)), traffic))
 }
 
+/// TLS with whatever is at the other end, for questions whose answers are hints and no more.
+///
+/// # Errors
+/// `Local` when the cryptographic library refuses; those of the handshake.
+#[cfg(feature = "stun")]
+pub(crate) async fn tls_to_anybody(
+    endpoint: &Endpoint,
+    stream: tokio::net::TcpStream,
+) -> Result<TlsStream<tokio::net::TcpStream>, TransportError> {
+    TlsConnector::from(OuterTls::new()?.http1)
+        .connect(server_name(endpoint), stream)
+        .await
+        .map_err(|e| failure::from_tls("the TLS handshake failed", e))
+}
+
 /// Host of a request, with the port where it is not the scheme's own.
 #[cfg(feature = "websocket")]
 pub(super) fn authority(endpoint: &Endpoint) -> String {

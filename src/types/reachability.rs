@@ -196,7 +196,7 @@ pub enum CandidateSource {
     Http,
     /// A STUN server, about the listen port itself.
     TcpMapping,
-    /// A router that made a mapping, over UPnP.
+    /// A router that made a mapping, over `UPnP`.
     Upnp,
     /// A router that made a mapping, over NAT-PMP.
     NatPmp,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, Mode, PeerId, TransportKind};
+use super::{Direction, Mode, PeerId, Reachability, TransportKind};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
@@ -592,6 +592,9 @@ pub struct Stats {
     /// The addresses in the node's own record, which peers pass on, the best first.
     #[serde(default)]
     pub advertised: Vec<String>,
+    /// Whether others can dial this node, and where.
+    #[serde(default)]
+    pub reachability: Reachability,
     /// IP addresses from which peers see this node come, those that most name first.
     #[serde(default)]
     pub observed: Vec<String>,

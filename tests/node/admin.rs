@@ -149,6 +149,11 @@ async fn figures_are_those_of_the_node() {
     assert_eq!(stats["peers"]["links"], 1);
     assert_eq!(stats["counters"]["transactions_published"], 1);
     assert_eq!(stats["links"]["by_direction"]["inbound"], 1);
+    assert_eq!(stats["reachability"]["state"], "unknown", "two nodes prove nothing");
+    let reach = server.json("/api/v1/reachability").await;
+    let at = json!([address(&server.node)]);
+    assert_eq!((&reach["state"], &reach["listening"]), (&json!("unknown"), &at), "{reach}");
+    assert_eq!((&reach["advertised"], &reach["candidates"][0]["endpoint"]), (&at, &at[0]));
     let peers = server.json("/api/v1/peers").await;
     assert_eq!(peers["peers"][0]["peer"], peer.peer_id().to_string());
     assert_eq!(peers["peers"][0]["direction"], "inbound");

@@ -8,13 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use sorcha_peer::error::{PublishError, ReadyError, StartError, StoreErrorKind};
-use sorcha_peer::ports::{PeerStore, StoredPeer, TransactionQueue};
-use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::ports::{StoredPeer, TransactionStore};
 use sorcha_peer::types::unstable::{Announcement, Message, RecordDraft};
 use sorcha_peer::types::{CloseReason, Direction, Refusal, WallTime};
 use sorcha_peer::{
-    Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Transaction, TransactionId, Validator,
-    Verdict,
+    Event, Mode, PeerId, PeerNode, PeerNodeBuilder, StartAt, Storage, Transaction, TransactionId,
+    Validator, Verdict,
 };
 
 use crate::common::raw::RawPeer;
@@ -60,9 +59,9 @@ async fn a_node_that_is_not_ready_says_what_stands_in_the_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_that_a_node_has_are_no_other_node_s() {
-    let log = || Arc::new(MemoryTransactionStore::new(None));
-    let (queue, first) = (Arc::new(MemoryQueue::new(10)), log());
-    let on = |log: &Arc<MemoryTransactionStore>| {
+    let log = || Storage::memory_transactions(None);
+    let (queue, first) = (Storage::memory_queue(10), log());
+    let on = |log: &Arc<dyn TransactionStore>| {
         builder().queue(queue.clone()).transaction_store(log.clone())
     };
     let refused = async |builder: PeerNodeBuilder| match builder.start().await {
@@ -370,7 +369,7 @@ mod with_files {
 /// The order of a node's records is kept in its store, whatever the clock says.
 #[tokio::test]
 async fn each_run_signs_its_record_above_that_of_the_last() {
-    let (store, me) = (Arc::new(MemoryPeerStore::new()), identity(77));
+    let (store, me) = (Storage::memory_peers(), identity(77));
     let own = async || {
         let (kept, _) = store.load().await.unwrap();
         let own = kept.into_iter().find(|stored| stored.peer == me.peer_id());
@@ -385,7 +384,7 @@ async fn each_run_signs_its_record_above_that_of_the_last() {
     store.upsert(&[earlier]).await.unwrap();
     let mut last = seq;
     for _ in 0..2 {
-        let peers: Arc<dyn PeerStore> = store.clone();
+        let peers = store.clone();
         let node = start(builder().identity(me.clone()).peer_store(peers)).await;
         let seq = own().await;
         assert!(seq > last, "{seq} after {last}");

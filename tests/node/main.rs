@@ -7,6 +7,9 @@ mod admin;
 mod bad_input;
 #[cfg(feature = "metrics")]
 mod collector;
+#[cfg(feature = "turn")]
+#[path = "../../src/nat/turn/tests/coturn_process.rs"]
+mod coturn_process;
 #[cfg(feature = "rest")]
 #[path = "../transport/cutting_path.rs"]
 mod cutting_path;
@@ -39,6 +42,8 @@ mod publish_many;
 mod quality;
 #[cfg(feature = "sqlite")]
 mod quota;
+#[cfg(feature = "stun")]
+mod reachability;
 mod refusals;
 #[cfg(feature = "sqlite")]
 mod repeat;
@@ -53,8 +58,13 @@ mod spill;
 mod spread;
 mod start_at_now;
 mod statistics;
+#[cfg(feature = "stun")]
+#[path = "../transport/stun_server.rs"]
+mod stun_server;
 mod thin;
 #[cfg(feature = "sqlite")]
 mod topics;
 mod traces;
+#[cfg(feature = "turn")]
+mod turn;
 mod validators;

@@ -8,10 +8,9 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use sorcha_peer::error::{DeadLetterError, RedeliverError, ReplicationError, StoreError};
 use sorcha_peer::ports::{EntryState, OutboxEntry, TransactionQueue};
-use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
-    Event, PeerId, PeerNode, PeerNodeBuilder, PublishState, StartAt, Topic, Transaction,
+    Event, PeerId, PeerNode, PeerNodeBuilder, PublishState, StartAt, Storage, Topic, Transaction,
     TransactionId, Validator, Verdict,
 };
 use tokio::sync::Semaphore;
@@ -124,7 +123,7 @@ struct Late {
 impl QueueHooks for Late {
     async fn get(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         id: &TransactionId,
     ) -> Result<Option<OutboxEntry>, StoreError> {
         let entry = queue.get(id).await;
@@ -160,8 +159,8 @@ async fn a_dead_letter_that_a_peer_takes_in_this_moment_is_not_published_twice()
 }
 
 /// A queue in which `transaction` is a dead letter of an earlier process.
-async fn queue_with_dead(transaction: &Transaction) -> Arc<MemoryQueue> {
-    let queue = Arc::new(MemoryQueue::new(1000));
+async fn queue_with_dead(transaction: &Transaction) -> Arc<dyn TransactionQueue> {
+    let queue = Storage::memory_queue(1000);
     queue.append(std::slice::from_ref(transaction)).await.unwrap();
     let (reason, since) = ("it was long ago".to_owned(), WallTime::from_millis(2000));
     let dead = EntryState::Dead { reason, since };

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sorcha_peer::error::SubscribeError;
-use sorcha_peer::ports::TransactionStore;
-use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::WallTime;
-use sorcha_peer::{Cursor, Event, Item, PeerNode, PeerNodeBuilder, StartAt};
+use sorcha_peer::{Cursor, Event, Item, PeerNode, PeerNodeBuilder, StartAt, Storage};
 
 use crate::common::raw::now;
 use crate::common::{counters, event, identity, next, ready, soon, start, stop};
@@ -38,7 +36,7 @@ async fn each_subscription_gets_a_gap_with_the_span_and_so_does_the_next_process
     let begin = now();
     let peer = start(builder(&network, 1)).await;
     // Of an earlier process, which ended three hours ago.
-    let log = Arc::new(MemoryTransactionStore::new(None));
+    let log = Storage::memory_transactions(None);
     let away = now().minus(3 * HOUR);
     for name in ["sorcha-peer/whole-since", "sorcha-peer/whole-until"] {
         log.save_cursor(name, Cursor(away.as_millis())).await.unwrap();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sorcha_peer::error::{PublishError, StoreErrorKind};
-use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::types::Refusal;
 use sorcha_peer::{
-    Outcome, PeerId, PeerNode, Receipt, StartAt, Transaction, TransactionId, Validator, Verdict,
+    Outcome, PeerId, PeerNode, Receipt, StartAt, Storage, Transaction, TransactionId, Validator,
+    Verdict,
 };
 
 use crate::common::{
@@ -93,7 +93,7 @@ async fn the_limits_of_one_call_are_told_and_nothing_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_without_room_for_all_takes_none_and_its_neighbours_are_taken() {
     // Room for about 20 entries.
-    let log = Arc::new(MemoryTransactionStore::new(Some(6000)));
+    let log = Storage::memory_transactions(Some(6000));
     let node = start(builder().transaction_store(log)).await;
     let (many, few) = (payloads(0, 40), payloads(100, 10));
     let (many, few) =

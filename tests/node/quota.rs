@@ -1,13 +1,10 @@
 //! One origin does not fill a bounded store, also not over a restart.
 
-use std::path::Path;
-use std::sync::Arc;
-
 use sorcha_peer::error::PublishError;
-use sorcha_peer::ports::TransactionStore;
-use sorcha_peer::store::{MemoryTransactionStore, SqliteOptions};
+use sorcha_peer::store::SqliteOptions;
 use sorcha_peer::types::Refusal;
-use sorcha_peer::{Event, PeerNode, SqliteStorage};
+use sorcha_peer::{Event, PeerNode, SqliteStorage, Storage};
+use std::path::Path;
 
 use crate::common::{address, builder, config_with, event, identity, ready, start, stop, until};
 
@@ -28,7 +25,7 @@ async fn on_disk(dir: &Path, contact: &PeerNode) -> (PeerNode, SqliteStorage) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_origin_has_on_disk_counts_after_a_restart() {
     // It publishes what it likes: its own store has no bound.
-    let log = Arc::new(MemoryTransactionStore::new(None));
+    let log = Storage::memory_transactions(None);
     let flood = start(builder().identity(identity(1)).transaction_store(log)).await;
     let dir = tempfile::tempdir().unwrap();
     let (node, storage) = on_disk(dir.path(), &flood).await;
@@ -69,8 +66,7 @@ async fn what_one_origin_has_on_disk_counts_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn own_transactions_above_the_share_are_refused_with_figures() {
-    let bounded =
-        || Arc::new(MemoryTransactionStore::new(Some(STORE))) as Arc<dyn TransactionStore>;
+    let bounded = || Storage::memory_transactions(Some(STORE));
     let node = start(builder().transaction_store(bounded())).await;
     let fits = STORE / 2 / (SIZE as u64 + 128);
     for n in 0..fits {

@@ -1,16 +1,15 @@
 //! What is handed over again: the same transaction, the same directory, a node that has stopped.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sorcha_peer::error::{PublishError, ReadyError, ReplicationError, SubscribeError};
-use sorcha_peer::ports::{EntryState, TransactionQueue};
-use sorcha_peer::store::MemoryQueue;
+use sorcha_peer::ports::EntryState;
 use sorcha_peer::types::{Header, WallTime};
 use sorcha_peer::{
-    Identity, Outcome, PeerNode, PublishState, Receipt, SqliteStorage, StartAt, Topic, Transaction,
+    Identity, Outcome, PeerNode, PublishState, Receipt, SqliteStorage, StartAt, Storage, Topic,
+    Transaction,
 };
 
 use crate::common::{
@@ -67,7 +66,7 @@ async fn a_dead_letter_that_is_published_again_is_one_still() {
     let expires = created.plus(Duration::from_hours(1));
     let header = Header::new(Topic::new("t").unwrap(), key.peer_id(), created, expires, &payload);
     let transaction = key.sign_transaction(header, payload).unwrap();
-    let queue = Arc::new(MemoryQueue::new(100));
+    let queue = Storage::memory_queue(100);
     queue.append(std::slice::from_ref(&transaction)).await.unwrap();
     let reason = "no linked peer took it".to_owned();
     let dead = EntryState::Dead { reason: reason.clone(), since: created };

@@ -1,15 +1,12 @@
 //! What was published while its node was alone for longer than transactions live, and what is
 //! published again on purpose.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use sorcha_peer::error::{InvalidTransaction, PublishError};
-use sorcha_peer::ports::TransactionQueue;
-use sorcha_peer::store::MemoryQueue;
 use sorcha_peer::types::{Header, WallTime};
-use sorcha_peer::{Event, Identity, Outcome, SqliteStorage, StartAt, Topic, Transaction};
+use sorcha_peer::{Event, Identity, Outcome, SqliteStorage, StartAt, Storage, Topic, Transaction};
 
 use crate::common::{
     address, builder, event, identity, next, noise, ready, soon, start, start_alone, stats, stop,
@@ -61,7 +58,7 @@ async fn what_expired_in_the_outbox_is_published_anew_in_order_once_somebody_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_expired_in_a_full_outbox_is_published_anew_too() {
-    let (key, queue) = (identity(1), Arc::new(MemoryQueue::new(200)));
+    let (key, queue) = (identity(1), Storage::memory_queue(200));
     // As many as a node puts into it.
     let left: Vec<_> = (0..198).map(|n| stale(&key, n)).collect();
     queue.append(&left).await.unwrap();

@@ -5,23 +5,30 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sorcha_peer::types::Refusal;
 use sorcha_peer::types::unstable::Message;
-use sorcha_peer::{AcceptAll, PeerId, PeerNode, StartAt, Transaction, Validator, Verdict};
+use sorcha_peer::{PeerId, PeerNode, StartAt, Transaction, Validator, Verdict};
 
 use crate::common::raw::{RawPeer, large};
 use crate::common::{builder, identity, next, refusal, soon, start};
 
 const PIECES: u32 = 4;
 
-/// Ignores everything that it is asked about.
+/// Says the same of everything that it is asked about.
 #[derive(Debug)]
-struct IgnoreAll {
+struct Says {
+    verdict: Verdict,
     judges_large: bool,
 }
 
+impl Says {
+    fn ignore(judges_large: bool) -> Self {
+        Self { verdict: Verdict::Ignore, judges_large }
+    }
+}
+
 #[async_trait]
-impl Validator for IgnoreAll {
+impl Validator for Says {
     async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
-        Verdict::Ignore
+        self.verdict
     }
 
     fn judges_large(&self) -> bool {
@@ -38,7 +45,8 @@ async fn start_with(validator: impl Validator) -> (PeerNode, RawPeer, RawPeer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_judge_large_payloads_does_not_hold_them_back() {
-    let (accept, ignore) = (AcceptAll, IgnoreAll { judges_large: false });
+    let accept = Says { verdict: Verdict::Accept, judges_large: false };
+    let ignore = Says::ignore(false);
     for (node, mut source, mut other) in [start_with(accept).await, start_with(ignore).await] {
         let mut arrived = node.subscribe_all(StartAt::Now).await.unwrap();
         let transaction = large(8, PIECES);
@@ -52,7 +60,7 @@ async fn who_does_not_judge_large_payloads_does_not_hold_them_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_judges_large_payloads_holds_them_back_until_then() {
-    let (node, mut source, mut other) = start_with(IgnoreAll { judges_large: true }).await;
+    let (node, mut source, mut other) = start_with(Says::ignore(true)).await;
     let mut events = node.events();
     let transaction = large(8, PIECES);
     source.offer(&transaction).await;

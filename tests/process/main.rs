@@ -30,4 +30,7 @@ mod page;
 mod peer_program;
 mod peerctl;
 mod quickstart;
+mod reachability;
+#[path = "../transport/stun_server.rs"]
+mod stun_server;
 mod swarm;

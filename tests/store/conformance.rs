@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use sorcha_peer::error::StoreErrorKind;
-use sorcha_peer::ports::{NewEntry, TransactionStore};
-use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
+use sorcha_peer::ports::NewEntry;
 use sorcha_peer::types::{Header, Signature, WallTime};
-use sorcha_peer::{AcceptAll, Cursor, PeerId, Topic, Transaction, testing};
+use sorcha_peer::{Cursor, PeerId, Storage, Topic, Transaction, Validator, Verdict, testing};
 
 fn transaction(topic: &str, payload: Vec<u8>) -> Transaction {
     let at = WallTime::from_millis(1);
@@ -21,18 +21,28 @@ fn entry(payload: Vec<u8>, keep_until: u64) -> NewEntry {
     NewEntry::new(transaction("t", payload), None, 0, keep_until)
 }
 
+#[derive(Debug)]
+struct AcceptsAll;
+
+#[async_trait]
+impl Validator for AcceptsAll {
+    async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
+        Verdict::Accept
+    }
+}
+
 #[tokio::test]
 async fn memory_stores_conform() {
-    testing::peer_store(&MemoryPeerStore::new()).await;
-    testing::transaction_queue(&MemoryQueue::new(100), 100).await;
-    testing::transaction_store(&MemoryTransactionStore::new(None), Duration::ZERO).await;
-    testing::transaction_store(&MemoryTransactionStore::new(Some(1 << 20)), Duration::ZERO).await;
-    testing::validator(&AcceptAll, &transaction("t", vec![1])).await;
+    testing::peer_store(&*Storage::memory_peers()).await;
+    testing::transaction_queue(&*Storage::memory_queue(100), 100).await;
+    testing::transaction_store(&*Storage::memory_transactions(None), Duration::ZERO).await;
+    testing::transaction_store(&*Storage::memory_transactions(Some(1 << 20)), Duration::ZERO).await;
+    testing::validator(&AcceptsAll, &transaction("t", vec![1])).await;
 }
 
 #[tokio::test]
 async fn a_memory_log_is_bounded_in_bytes() {
-    let store = MemoryTransactionStore::new(Some(3000));
+    let store = Storage::memory_transactions(Some(3000));
     store.append(&[entry(vec![0; 1000], 1)]).await.unwrap();
     let two = [entry(vec![1; 900], 2), entry(vec![2; 900], 2)];
     let error = store.append(&two).await.unwrap_err();
@@ -45,7 +55,7 @@ async fn a_memory_log_is_bounded_in_bytes() {
 
 #[tokio::test]
 async fn a_memory_log_reports_every_loss_once() {
-    let store = MemoryTransactionStore::new(None);
+    let store = Storage::memory_transactions(None);
     // Every second one goes early.
     let entries: Vec<_> = (0..10u8).map(|n| entry(vec![n], u64::from(n % 2))).collect();
     let cursors = store.append(&entries).await.unwrap();
@@ -60,7 +70,7 @@ async fn a_memory_log_reports_every_loss_once() {
 
 #[tokio::test]
 async fn a_cursor_of_an_earlier_run_is_behind_and_reports_a_loss() {
-    let store = MemoryTransactionStore::new(None);
+    let store = Storage::memory_transactions(None);
     let earlier = Cursor(1_600_000_000_000 << 12);
     let cursor = store.append(&[entry(vec![1], 1)]).await.unwrap()[0];
     assert!(cursor > earlier);
@@ -116,21 +126,10 @@ mod sqlite {
     }
 
     #[tokio::test]
-    async fn queue_and_log_survive_a_drop_without_close() {
+    async fn all_three_survive_a_drop_without_close() {
         let dir = tempfile::tempdir().unwrap();
         let open = async || SqliteStorage::open(dir.path()).await.expect("it opens again");
-        testing::transaction_queue_durability(async || open().await.queue()).await;
-        testing::transaction_store_durability(async || open().await.transaction_store()).await;
-    }
-
-    #[tokio::test]
-    async fn peers_survive_a_drop_without_close() {
-        let dir = tempfile::tempdir().unwrap();
-        testing::peer_store_durability(async || {
-            let storage = SqliteStorage::open(dir.path()).await.expect("it opens again");
-            storage.peer_store()
-        })
-        .await;
+        testing::durability(open).await;
     }
 
     #[tokio::test]

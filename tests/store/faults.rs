@@ -12,11 +12,11 @@ use sorcha_peer::error::{
 use sorcha_peer::ports::{
     Ban, EntryFilter, NewEntry, PeerStore, StoredPeer, TransactionQueue, TransactionStore,
 };
-use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::{Header, Signature, WallTime};
 use sorcha_peer::{
-    Config, Cursor, Event, Identity, Outcome, PeerId, PeerNode, Topic, Transaction, TransactionId,
+    Config, Cursor, Event, Identity, Outcome, PeerId, PeerNode, Storage, Topic, Transaction,
+    TransactionId,
 };
 use tokio::sync::Notify;
 
@@ -42,7 +42,7 @@ impl Fault {
 impl Hooks for Fault {
     async fn append(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         entries: &[NewEntry],
     ) -> Result<Vec<Cursor>, StoreError> {
         match self.0.load(Ordering::SeqCst) {
@@ -63,7 +63,7 @@ async fn refusal(node: &PeerNode) -> StoreErrorKind {
 
 #[tokio::test]
 async fn a_failing_log_refuses_says_so_and_recovers() {
-    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let (log, queue) = (Hooked::new(Fault::default()), Storage::memory_queue(100));
     let identity = Identity::generate().unwrap();
     let builder = alone(&identity).transaction_store(log.clone()).queue(queue.clone());
     let node = builder.start().await.unwrap();
@@ -133,7 +133,11 @@ async fn a_log_that_works_again_is_found_to_do_so_while_nobody_publishes() {
 /// Lets nothing go while it is told to.
 #[async_trait]
 impl QueueHooks for Fault {
-    async fn remove(&self, queue: &MemoryQueue, ids: &[TransactionId]) -> Result<(), StoreError> {
+    async fn remove(
+        &self,
+        queue: &dyn TransactionQueue,
+        ids: &[TransactionId],
+    ) -> Result<(), StoreError> {
         if self.0.load(Ordering::SeqCst) == IO {
             return Err(StoreError::new(StoreErrorKind::Io, "told to"));
         }
@@ -191,7 +195,7 @@ struct Mute(Notify);
 impl Hooks for Mute {
     async fn append(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         entries: &[NewEntry],
     ) -> Result<Vec<Cursor>, StoreError> {
         log.append(entries).await?;
@@ -231,7 +235,7 @@ struct Late;
 
 #[async_trait]
 impl Hooks for Late {
-    async fn expire(&self, log: &MemoryTransactionStore, now: WallTime) -> Result<u64, StoreError> {
+    async fn expire(&self, log: &dyn TransactionStore, now: WallTime) -> Result<u64, StoreError> {
         log.expire(now.plus(Duration::from_hours(24))).await
     }
 }
@@ -263,7 +267,7 @@ struct Narrow;
 impl Hooks for Narrow {
     async fn append(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         entries: &[NewEntry],
     ) -> Result<Vec<Cursor>, StoreError> {
         if entries.iter().any(|entry| entry.transaction.payload().len() > 1000) {
@@ -275,7 +279,7 @@ impl Hooks for Narrow {
 
 #[tokio::test]
 async fn what_does_not_fit_costs_nobody_else_its_place() {
-    let (log, queue) = (Hooked::new(Narrow), Arc::new(MemoryQueue::new(1000)));
+    let (log, queue) = (Hooked::new(Narrow), Storage::memory_queue(1000));
     let identity = Identity::generate().unwrap();
     let builder = alone(&identity).queue(queue.clone()).transaction_store(log.clone());
     let node = builder.start().await.unwrap();
@@ -300,7 +304,7 @@ async fn what_does_not_fit_costs_nobody_else_its_place() {
 
 #[tokio::test]
 async fn a_queue_that_holds_less_than_configured_is_full_earlier() {
-    let (identity, queue) = (Identity::generate().unwrap(), Arc::new(MemoryQueue::new(120)));
+    let (identity, queue) = (Identity::generate().unwrap(), Storage::memory_queue(120));
     let node = alone(&identity).queue(queue.clone()).start().await.unwrap();
     let publish = |n: u64| node.publish("t", n.to_le_bytes().to_vec());
     let results = futures::future::join_all((0..150).map(publish)).await;
@@ -325,7 +329,7 @@ struct Unreadable {
 impl Hooks for Unreadable {
     async fn get(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         id: &TransactionId,
     ) -> Result<Option<Transaction>, StoreError> {
         let found = log.get(id).await?;
@@ -349,7 +353,7 @@ async fn what_cannot_be_read_keeps_nothing_else_from_peers() {
             let transport = Arc::new(network.transport(identity.peer_id()));
             PeerNode::builder().transport(transport).identity(identity.clone())
         };
-        let queue = Arc::new(MemoryQueue::new(100));
+        let queue = Storage::memory_queue(100);
         let node = on(&identities[0]).queue(queue.clone()).transaction_store(log.clone());
         let node = node.listen("10.0.0.1:1").start().await.unwrap();
         for n in 0..20 {
@@ -358,7 +362,7 @@ async fn what_cannot_be_read_keeps_nothing_else_from_peers() {
         node.shutdown(Duration::ZERO).await.unwrap();
         // Nothing of them is in memory any more.
         log.hooks.fault.store(fault, Ordering::SeqCst);
-        let queue = if own { queue } else { Arc::new(MemoryQueue::new(100)) };
+        let queue = if own { queue } else { Storage::memory_queue(100) };
         let node = on(&identities[0]).queue(queue).transaction_store(log.clone());
         let node = node.listen("10.0.0.1:1").start().await.unwrap();
         let peer = on(&identities[1]).dial_only().start().await.unwrap();
@@ -375,7 +379,7 @@ async fn what_cannot_be_read_keeps_nothing_else_from_peers() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_room_in_the_log_stays_when_it_is_published_again() {
-    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let (log, queue) = (Hooked::new(Fault::default()), Storage::memory_queue(100));
     let identity = Identity::generate().unwrap();
     let node = alone(&identity).queue(queue.clone()).start().await.unwrap();
     let transaction = node.prepare("t", "1").unwrap();
@@ -394,7 +398,7 @@ async fn what_waits_for_room_in_the_log_stays_when_it_is_published_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_starts_with_a_full_log_and_fills_it_later() {
-    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let (log, queue) = (Hooked::new(Fault::default()), Storage::memory_queue(100));
     let identity = Identity::generate().unwrap();
     let node = alone(&identity).queue(queue.clone()).start().await.unwrap();
     for text in ["1", "2", "3"] {
@@ -420,7 +424,7 @@ async fn a_node_starts_with_a_full_log_and_fills_it_later() {
 
 #[tokio::test(start_paused = true)]
 async fn what_expired_while_the_node_was_down_goes_once_a_peer_confirms_the_time() {
-    let (log, queue) = (Hooked::new(Fault::default()), Arc::new(MemoryQueue::new(100)));
+    let (log, queue) = (Hooked::new(Fault::default()), Storage::memory_queue(100));
     let identities = [1, 2].map(|n| Identity::from_seed([n; 32]));
     let (created, expires) = (WallTime::from_millis(1), WallTime::from_millis(2));
     let (topic, payload) = (Topic::new("t").unwrap(), Bytes::from_static(b"old"));
@@ -454,16 +458,16 @@ async fn what_expired_while_the_node_was_down_goes_once_a_peer_confirms_the_time
 }
 
 /// Keeps peers and bans, unless it is told not to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Peers {
-    inner: MemoryPeerStore,
+    inner: Arc<dyn PeerStore>,
     fails: AtomicBool,
 }
 
 impl Peers {
-    fn check(&self) -> Result<&MemoryPeerStore, StoreError> {
+    fn check(&self) -> Result<&dyn PeerStore, StoreError> {
         let fails = self.fails.load(Ordering::SeqCst);
-        if fails { Err(StoreError::new(StoreErrorKind::Io, "told to")) } else { Ok(&self.inner) }
+        if fails { Err(StoreError::new(StoreErrorKind::Io, "told to")) } else { Ok(&*self.inner) }
     }
 }
 
@@ -488,7 +492,7 @@ impl PeerStore for Peers {
 
 #[tokio::test(start_paused = true)]
 async fn a_ban_that_cannot_be_kept_is_told_and_kept_later() {
-    let store = Arc::new(Peers::default());
+    let store = Arc::new(Peers { inner: Storage::memory_peers(), fails: AtomicBool::default() });
     let identity = Identity::generate().unwrap();
     let node = alone(&identity).peer_store(store.clone()).start().await.unwrap();
     let banned = async || {

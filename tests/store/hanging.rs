@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sorcha_peer::error::{PublishError, StoreError, StoreErrorKind};
 use sorcha_peer::ports::{NewEntry, TransactionQueue, TransactionStore};
-use sorcha_peer::store::{MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::{Cursor, Event, Identity, Transaction};
 
 use crate::hooked::{Hooked, Hooks, alone, delivered};
@@ -30,7 +29,7 @@ impl Door {
 impl Hooks for Door {
     async fn append(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         entries: &[NewEntry],
     ) -> Result<Vec<Cursor>, StoreError> {
         self.pass().await;
@@ -42,7 +41,7 @@ impl Hooks for Door {
 impl QueueHooks for Door {
     async fn append(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         transactions: &[Transaction],
     ) -> Result<Vec<u64>, StoreError> {
         self.pass().await;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sorcha_peer::error::StoreError;
 use sorcha_peer::ports::{IndexEntry, NewEntry, Page, StoreLease, TransactionStore, Usage};
-use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::WallTime;
 use sorcha_peer::{
-    Cursor, Identity, Item, PeerNode, PeerNodeBuilder, StartAt, Topic, Transaction, TransactionId,
+    Cursor, Identity, Item, PeerNode, PeerNodeBuilder, StartAt, Storage, Topic, Transaction,
+    TransactionId,
 };
 
 /// A node that meets nobody.
@@ -39,7 +39,7 @@ pub(crate) async fn delivered(node: &PeerNode, count: usize) -> Vec<String> {
 pub(crate) trait Hooks: fmt::Debug + Send + Sync + 'static {
     async fn append(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         entries: &[NewEntry],
     ) -> Result<Vec<Cursor>, StoreError> {
         log.append(entries).await
@@ -47,7 +47,7 @@ pub(crate) trait Hooks: fmt::Debug + Send + Sync + 'static {
 
     async fn read(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         topic: Option<&Topic>,
         after: Cursor,
         room: (usize, usize),
@@ -57,13 +57,13 @@ pub(crate) trait Hooks: fmt::Debug + Send + Sync + 'static {
 
     async fn get(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         id: &TransactionId,
     ) -> Result<Option<Transaction>, StoreError> {
         log.get(id).await
     }
 
-    async fn expire(&self, log: &MemoryTransactionStore, now: WallTime) -> Result<u64, StoreError> {
+    async fn expire(&self, log: &dyn TransactionStore, now: WallTime) -> Result<u64, StoreError> {
         log.expire(now).await
     }
 }
@@ -71,7 +71,7 @@ pub(crate) trait Hooks: fmt::Debug + Send + Sync + 'static {
 /// A log in memory with hooks.
 #[derive(Debug)]
 pub(crate) struct Hooked<H> {
-    pub(crate) inner: MemoryTransactionStore,
+    pub(crate) inner: Arc<dyn TransactionStore>,
     pub(crate) hooks: H,
 }
 
@@ -81,20 +81,20 @@ impl<H> Hooked<H> {
     }
 
     pub(crate) fn bounded(hooks: H, max_bytes: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryTransactionStore::new(max_bytes), hooks })
+        Arc::new(Self { inner: Storage::memory_transactions(max_bytes), hooks })
     }
 }
 
 #[async_trait]
 impl<H: Hooks> TransactionStore for Hooked<H> {
     async fn append(&self, entries: &[NewEntry]) -> Result<Vec<Cursor>, StoreError> {
-        self.hooks.append(&self.inner, entries).await
+        self.hooks.append(&*self.inner, entries).await
     }
     async fn probe(&self) -> Result<bool, StoreError> {
-        self.hooks.append(&self.inner, &[]).await.map(|_| true)
+        self.hooks.append(&*self.inner, &[]).await.map(|_| true)
     }
     async fn get(&self, id: &TransactionId) -> Result<Option<Transaction>, StoreError> {
-        self.hooks.get(&self.inner, id).await
+        self.hooks.get(&*self.inner, id).await
     }
     async fn read(
         &self,
@@ -103,7 +103,7 @@ impl<H: Hooks> TransactionStore for Hooked<H> {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Page, StoreError> {
-        self.hooks.read(&self.inner, topic, after, (max_entries, max_bytes)).await
+        self.hooks.read(&*self.inner, topic, after, (max_entries, max_bytes)).await
     }
     async fn index(&self, after: Cursor, limit: usize) -> Result<Vec<IndexEntry>, StoreError> {
         self.inner.index(after, limit).await
@@ -118,7 +118,7 @@ impl<H: Hooks> TransactionStore for Hooked<H> {
         self.inner.usage().await
     }
     async fn expire(&self, now: WallTime) -> Result<u64, StoreError> {
-        self.hooks.expire(&self.inner, now).await
+        self.hooks.expire(&*self.inner, now).await
     }
     async fn load_cursor(&self, name: &str) -> Result<Option<Cursor>, StoreError> {
         self.inner.load_cursor(name).await

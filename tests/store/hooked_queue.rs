@@ -1,19 +1,19 @@
 //! An outbox in memory that a test can make do otherwise.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use sorcha_peer::error::StoreError;
 use sorcha_peer::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, TransactionQueue};
-use sorcha_peer::store::MemoryQueue;
-use sorcha_peer::{Transaction, TransactionId};
+use sorcha_peer::{Storage, Transaction, TransactionId};
 
 /// Behaviour in which a [`HookedQueue`] differs.
 #[async_trait]
 pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
     async fn append(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         transactions: &[Transaction],
     ) -> Result<Vec<u64>, StoreError> {
         queue.append(transactions).await
@@ -21,19 +21,23 @@ pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
 
     async fn update(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         states: &[(TransactionId, EntryState)],
     ) -> Result<(), StoreError> {
         queue.update(states).await
     }
 
-    async fn remove(&self, queue: &MemoryQueue, ids: &[TransactionId]) -> Result<(), StoreError> {
+    async fn remove(
+        &self,
+        queue: &dyn TransactionQueue,
+        ids: &[TransactionId],
+    ) -> Result<(), StoreError> {
         queue.remove(ids).await
     }
 
     async fn get(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         id: &TransactionId,
     ) -> Result<Option<OutboxEntry>, StoreError> {
         queue.get(id).await
@@ -41,7 +45,7 @@ pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
 
     async fn load(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         filter: EntryFilter,
         after: Option<u64>,
         room: (usize, usize),
@@ -49,7 +53,7 @@ pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
         queue.load(filter, after, room.0, room.1).await
     }
 
-    async fn size(&self, queue: &MemoryQueue) -> Result<QueueSize, StoreError> {
+    async fn size(&self, queue: &dyn TransactionQueue) -> Result<QueueSize, StoreError> {
         queue.size().await
     }
 }
@@ -57,29 +61,29 @@ pub(crate) trait QueueHooks: fmt::Debug + Send + Sync + 'static {
 /// An outbox in memory with hooks.
 #[derive(Debug)]
 pub(crate) struct HookedQueue<H> {
-    pub(crate) inner: MemoryQueue,
+    pub(crate) inner: Arc<dyn TransactionQueue>,
     pub(crate) hooks: H,
 }
 
 impl<H> HookedQueue<H> {
     pub(crate) fn new(max_entries: usize, hooks: H) -> Self {
-        Self { inner: MemoryQueue::new(max_entries), hooks }
+        Self { inner: Storage::memory_queue(max_entries), hooks }
     }
 }
 
 #[async_trait]
 impl<H: QueueHooks> TransactionQueue for HookedQueue<H> {
     async fn append(&self, transactions: &[Transaction]) -> Result<Vec<u64>, StoreError> {
-        self.hooks.append(&self.inner, transactions).await
+        self.hooks.append(&*self.inner, transactions).await
     }
     async fn update(&self, states: &[(TransactionId, EntryState)]) -> Result<(), StoreError> {
-        self.hooks.update(&self.inner, states).await
+        self.hooks.update(&*self.inner, states).await
     }
     async fn remove(&self, ids: &[TransactionId]) -> Result<(), StoreError> {
-        self.hooks.remove(&self.inner, ids).await
+        self.hooks.remove(&*self.inner, ids).await
     }
     async fn get(&self, id: &TransactionId) -> Result<Option<OutboxEntry>, StoreError> {
-        self.hooks.get(&self.inner, id).await
+        self.hooks.get(&*self.inner, id).await
     }
     async fn load(
         &self,
@@ -88,9 +92,9 @@ impl<H: QueueHooks> TransactionQueue for HookedQueue<H> {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
-        self.hooks.load(&self.inner, filter, after, (max_entries, max_bytes)).await
+        self.hooks.load(&*self.inner, filter, after, (max_entries, max_bytes)).await
     }
     async fn size(&self) -> Result<QueueSize, StoreError> {
-        self.hooks.size(&self.inner).await
+        self.hooks.size(&*self.inner).await
     }
 }

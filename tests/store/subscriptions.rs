@@ -9,12 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sorcha_peer::error::{AckError, StoreError, StoreErrorKind, SubscribeError};
 use sorcha_peer::ports::{LogEntry, NewEntry, Page, TransactionStore};
-use sorcha_peer::store::MemoryTransactionStore;
 use sorcha_peer::transport::MemoryNetwork;
 use sorcha_peer::types::WallTime;
 use sorcha_peer::{
     Cursor, Delivery, DurableSubscription, Identity, Item, PeerNode, SqliteStorage, StartAt,
-    Subscription, Topic,
+    Storage, Subscription, Topic,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -126,7 +125,7 @@ async fn a_new_name_keeps_its_place_before_anything_is_acknowledged() {
 
 #[tokio::test]
 async fn a_name_is_used_once_at_a_time_and_what_does_not_fit_is_refused() {
-    let node = on_log(Arc::new(MemoryTransactionStore::new(None))).await;
+    let node = on_log(Storage::memory_transactions(None)).await;
     publish(&node, "t", &["1"]).await;
     let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
     let refused = node.subscribe_durable_all("a", StartAt::Now).await.unwrap_err();
@@ -151,7 +150,7 @@ async fn a_name_is_used_once_at_a_time_and_what_does_not_fit_is_refused() {
 
 #[tokio::test]
 async fn a_cursor_that_was_not_given_out_is_refused() {
-    let node = on_log(Arc::new(MemoryTransactionStore::new(None))).await;
+    let node = on_log(Storage::memory_transactions(None)).await;
     let mut virgin = node.subscribe_all(StartAt::After(Cursor(u64::MAX >> 11))).await.unwrap();
     publish(&node, "t", &["1"]).await;
     let first = tokio::time::timeout(HANG, virgin.next()).await.expect("not waited in vain");
@@ -168,7 +167,7 @@ async fn a_cursor_that_was_not_given_out_is_refused() {
 
 #[tokio::test]
 async fn a_gap_is_told_under_a_name_and_acknowledging_it_skips_nothing() {
-    let log = Arc::new(MemoryTransactionStore::new(None));
+    let log = Storage::memory_transactions(None);
     let node = on_log(log.clone()).await;
     publish(&node, "t", &["1", "2", "3"]).await;
     let mut items = node.subscribe_durable("a", "t", StartAt::Earliest).await.unwrap();
@@ -223,7 +222,7 @@ struct Terse {
 impl Hooks for Terse {
     async fn read(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         topic: Option<&Topic>,
         after: Cursor,
         _: (usize, usize),
@@ -271,7 +270,7 @@ struct Failing {
 impl Hooks for Failing {
     async fn read(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         topic: Option<&Topic>,
         after: Cursor,
         room: (usize, usize),
@@ -345,7 +344,7 @@ struct SlowAnswer {
 impl Hooks for SlowAnswer {
     async fn append(
         &self,
-        log: &MemoryTransactionStore,
+        log: &dyn TransactionStore,
         entries: &[NewEntry],
     ) -> Result<Vec<Cursor>, StoreError> {
         let cursors = log.append(entries).await?;

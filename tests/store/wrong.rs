@@ -11,9 +11,10 @@ use sorcha_peer::ports::{
     Ban, EntryFilter, EntryState, IndexEntry, NatProber, NewEntry, OutboxEntry, Page, PeerStore,
     QueueSize, StoredPeer, TransactionQueue, TransactionStore, Usage,
 };
-use sorcha_peer::store::{MemoryPeerStore, MemoryQueue, MemoryTransactionStore};
 use sorcha_peer::types::{Header, Signature, WallTime};
-use sorcha_peer::{Cursor, PeerId, Topic, Transaction, TransactionId, Validator, Verdict, testing};
+use sorcha_peer::{
+    Cursor, PeerId, Storage, Topic, Transaction, TransactionId, Validator, Verdict, testing,
+};
 
 use crate::hooked_queue::{HookedQueue, QueueHooks};
 
@@ -65,7 +66,7 @@ const MAX_ENTRIES: usize = 20;
 impl QueueHooks for QueueFlaw {
     async fn append(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         transactions: &[Transaction],
     ) -> Result<Vec<u64>, StoreError> {
         match *self {
@@ -108,7 +109,7 @@ impl QueueHooks for QueueFlaw {
     }
     async fn update(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         states: &[(TransactionId, EntryState)],
     ) -> Result<(), StoreError> {
         if *self == QueueFlaw::RefusesUnknown {
@@ -120,7 +121,7 @@ impl QueueHooks for QueueFlaw {
     }
     async fn load(
         &self,
-        queue: &MemoryQueue,
+        queue: &dyn TransactionQueue,
         filter: EntryFilter,
         after: Option<u64>,
         room: (usize, usize),
@@ -136,7 +137,7 @@ impl QueueHooks for QueueFlaw {
         }
         Ok(found)
     }
-    async fn size(&self, queue: &MemoryQueue) -> Result<QueueSize, StoreError> {
+    async fn size(&self, queue: &dyn TransactionQueue) -> Result<QueueSize, StoreError> {
         let size = queue.size().await?;
         Ok(QueueSize::new(size.waiting, size.dead, MAX_ENTRIES as u64))
     }
@@ -192,7 +193,7 @@ enum LogFlaw {
 }
 
 #[derive(Debug)]
-struct WrongLog(MemoryTransactionStore, LogFlaw);
+struct WrongLog(Arc<dyn TransactionStore>, LogFlaw);
 
 #[async_trait]
 impl TransactionStore for WrongLog {
@@ -305,7 +306,7 @@ async fn wrong_logs_are_found() {
         (LogFlaw::CursorGoesBack, "cursors only move forward"),
         (LogFlaw::NoBoundOfNames, "the bound holds"),
     ] {
-        let log = WrongLog(MemoryTransactionStore::new(None), flaw);
+        let log = WrongLog(Storage::memory_transactions(None), flaw);
         let said = verdict(async move { testing::transaction_store(&log, Duration::ZERO).await });
         assert_said(flaw, said.await.as_deref(), words);
     }
@@ -313,15 +314,14 @@ async fn wrong_logs_are_found() {
 
 #[tokio::test]
 async fn stores_that_forget_are_found() {
-    let said =
-        verdict(testing::transaction_queue_durability(async || Arc::new(MemoryQueue::new(9)) as _));
+    let said = verdict(testing::durability(async || Storage::memory_queue(9)));
     assert_said("outbox", said.await.as_deref(), "left: 0");
-    let log = async || Arc::new(MemoryTransactionStore::new(None)) as _;
-    let said = verdict(testing::transaction_store_durability(log)).await;
-    assert_said("log", said.as_deref(), "the newest cursor survives");
-    let said =
-        verdict(testing::peer_store_durability(async || Arc::new(MemoryPeerStore::new()) as _));
+    let said = verdict(testing::durability(async || Storage::memory_transactions(None)));
+    assert_said("log", said.await.as_deref(), "the newest cursor survives");
+    let said = verdict(testing::durability(async || Storage::memory_peers()));
     assert_said("peers", said.await.as_deref(), "peers are kept as they were stored");
+    let said = verdict(testing::durability(async || Storage::default()));
+    assert_said("none", said.await.as_deref(), "there is a store");
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -337,7 +337,7 @@ enum PeerFlaw {
 }
 
 #[derive(Debug)]
-struct WrongPeers(MemoryPeerStore, PeerFlaw);
+struct WrongPeers(Arc<dyn PeerStore>, PeerFlaw);
 
 #[async_trait]
 impl PeerStore for WrongPeers {
@@ -380,7 +380,7 @@ async fn wrong_peer_stores_are_found() {
         (PeerFlaw::DropsHalf, "that was dropped did 1 of 3"),
         (PeerFlaw::KeepsBans, "one ban was lifted"),
     ] {
-        let store = WrongPeers(MemoryPeerStore::new(), flaw);
+        let store = WrongPeers(Storage::memory_peers(), flaw);
         let said = verdict(async move { testing::peer_store(&store).await }).await;
         assert_said(flaw, said.as_deref(), words);
     }

@@ -29,6 +29,8 @@ mod raw_grpc;
 mod rungs;
 #[cfg(feature = "stun")]
 mod stun;
+#[cfg(feature = "stun")]
+mod stun_server;
 #[cfg(feature = "websocket")]
 mod websocket;
 mod wrong;

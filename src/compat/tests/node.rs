@@ -11,8 +11,7 @@ use tokio::sync::watch;
 use crate::compat::{Backend, HandlerFailure, KnownPeer};
 use crate::error::{PublishError, StoreError, StoreErrorKind};
 use crate::identity::Identity;
-use crate::ports::{Page, TransactionStore};
-use crate::store::MemoryTransactionStore;
+use crate::ports::{Page, Storage, TransactionStore};
 use crate::types::{
     Cursor, Endpoint, Header, LinkStatus, Mode, NewEntry, PeerId, Stats, Topic, Transaction,
     TransactionId, WallTime,
@@ -26,7 +25,7 @@ const LATER: WallTime = WallTime::from_millis(1_800_000_000_000);
 #[derive(Debug)]
 pub(super) struct FakeNode {
     identity: Identity,
-    pub(super) log: MemoryTransactionStore,
+    pub(super) log: Arc<dyn TransactionStore>,
     newest: watch::Sender<Cursor>,
     created: AtomicU32,
     /// True: the log cannot be read.
@@ -39,7 +38,7 @@ impl FakeNode {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             identity: Identity::from_seed([1; 32]),
-            log: MemoryTransactionStore::new(None),
+            log: Storage::memory_transactions(None),
             newest: watch::Sender::default(),
             created: AtomicU32::new(0),
             is_broken: AtomicBool::new(false),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /` | the page |
 //! | `GET /livez`, `/readyz`, `/metrics` | for orchestrators and Prometheus |
-//! | `GET /api/v1/…` | JSON: status, figures, peers, the life of a transaction, events, history, dead letters |
+//! | `GET /api/v1/…` | JSON: status, figures, reachability, peers, the life of a transaction, events, history, dead letters |
 //! | `POST /api/v1/…` | JSON: an action |
 //! | `GET /api/v1/openapi.json` | what exactly |
 //!

@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::routes::ROUTES;
-use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
+use super::views::{
+    actions, dead_letters, events, explain, health, history, peers, reachability, stats, status,
+};
 
 /// Name of the token among the security schemes.
 const TOKEN: &str = "token";
@@ -25,6 +27,7 @@ const TOKEN: &str = "token";
         health::document,
         status::status,
         stats::stats,
+        reachability::reachability,
         peers::peers,
         peers::peer,
         actions::ban,

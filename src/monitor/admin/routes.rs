@@ -20,7 +20,9 @@ use tokio::time::timeout;
 use super::Shared;
 use super::places::Work;
 use super::reply::{Body, Content, Reply};
-use super::views::{actions, dead_letters, events, explain, health, history, peers, stats, status};
+use super::views::{
+    actions, dead_letters, events, explain, health, history, peers, reachability, stats, status,
+};
 use crate::node::PeerNode;
 use crate::types::{PeerId, TransactionId};
 use crate::web::Problem;
@@ -47,6 +49,7 @@ pub(super) enum Operation {
     Document,
     Status,
     Stats,
+    Reachability,
     Peers,
     Peer,
     Ban,
@@ -91,6 +94,7 @@ pub(super) const ROUTES: &[Route] = &[
     get("/api/v1/openapi.json", &[], Operation::Document),
     get("/api/v1/status", &[], Operation::Status),
     get("/api/v1/stats", &[], Operation::Stats),
+    get("/api/v1/reachability", &[], Operation::Reachability),
     get("/api/v1/peers", &[], Operation::Peers),
     get("/api/v1/peers/{id}", &[], Operation::Peer),
     post("/api/v1/peers/{id}/ban", Operation::Ban),
@@ -319,6 +323,7 @@ async fn handle(operation: Operation, call: &Call<'_>) -> Result<Reply, Problem>
         Operation::Document => Ok(health::document(call)),
         Operation::Status => status::status(call).await,
         Operation::Stats => stats::stats(call).await,
+        Operation::Reachability => reachability::reachability(call).await,
         Operation::Peers => peers::peers(call).await,
         Operation::Peer => peers::peer(call).await,
         Operation::Ban => actions::ban(call).await,

@@ -254,6 +254,9 @@ impl Driver {
                 self.feed(Input::DialFailed { dial, reason: error.kind, detail });
                 self.causes.dial = None;
             }
+            Completion::KnownAddresses { reply } => {
+                let _ = reply.send(self.protocol.known_addresses());
+            }
             Completion::Handled { ticket, result } => self.handled(ticket, result),
             Completion::Stored(results) => {
                 self.effects.stall.note_results(results.len());
@@ -362,6 +365,9 @@ impl Driver {
             #[cfg(feature = "compat")]
             Command::KnownPeers { reply } => {
                 let _ = reply.send(self.protocol.known_peers());
+            }
+            Command::Reachability { reply } => {
+                let _ = reply.send(self.protocol.reachability());
             }
             Command::Addresses { reply } => {
                 let _ = reply.send(self.effects.record.endpoints().to_vec());

@@ -14,6 +14,7 @@ mod events;
 pub(super) mod explain;
 mod invite;
 mod metrics;
+mod reachability;
 mod receipt;
 mod subscription;
 

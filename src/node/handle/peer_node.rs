@@ -20,6 +20,7 @@ use crate::node::clock::PublishClock;
 use crate::node::handlers::Handlers;
 use crate::node::late_news::LateNews;
 use crate::node::messages::{CallIds, Command, Draft, NodeState, SignedDraft};
+use crate::node::reachability::Learned;
 use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
@@ -65,6 +66,8 @@ pub(in crate::node) struct Inner {
     /// Reason for which storage fails, while it does.
     pub(in crate::node) failing: watch::Receiver<Option<StoreErrorKind>>,
     pub(in crate::node) state: watch::Receiver<NodeState>,
+    /// What the node was told of its addresses and its NAT by whom it asked.
+    pub(in crate::node) learned: watch::Receiver<Learned>,
     /// Report of the shutdown, once it is through.
     pub(in crate::node) ended: watch::Receiver<Option<ShutdownReport>>,
     /// Service for clients of the original, where there is one.
@@ -361,12 +364,17 @@ impl PeerNode {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
         stats.storage_failing = self.storage_failure().is_some();
-        let listening = self.0.listening.into_iter().chain(self.0.listening_http);
-        stats.listen = listening.map(|address| address.to_string()).collect();
+        stats.listen = self.listening();
         #[cfg(feature = "compat")]
         if let Some(compat) = &self.0.compat {
             compat.add_to(stats);
         }
+    }
+
+    /// Socket addresses at which the node listens for peers.
+    pub(super) fn listening(&self) -> Vec<String> {
+        let listening = self.0.listening.into_iter().chain(self.0.listening_http);
+        listening.map(|address| address.to_string()).collect()
     }
 
     /// Waits until `links` links are up and storage works, for `timeout` at the most; with 0 links for the

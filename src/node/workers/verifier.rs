@@ -172,8 +172,17 @@ mod tests {
 
     use super::*;
     use crate::identity::Identity;
-    use crate::ports::validator::AcceptAll;
     use crate::types::{Header, Topic, WallTime};
+
+    #[derive(Debug)]
+    struct AcceptAll;
+
+    #[async_trait::async_trait]
+    impl Validator for AcceptAll {
+        async fn validate(&self, _: &Transaction, _: &PeerId) -> Verdict {
+            Verdict::Accept
+        }
+    }
 
     fn part(n: u8, size: usize) -> (Header, Bytes) {
         let identity = Identity::from_seed([1; 32]);

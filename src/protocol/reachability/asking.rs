@@ -11,8 +11,8 @@
 //! A round asks up to [`HELPERS`] peers of distinct address groups about one address, and others than the
 //! round before if there are. One that says "reached" counts for nothing: what counts is that a stranger
 //! came to this node and said the nonce of the round, which nobody can pretend who was not let in. "Failed"
-//! can be said by anybody: so it takes two in a round in which nobody was seen, and two such rounds in a row
-//! where the address was proven, since one liar may be a helper and another one's dialler. Where others found
+//! can be said by anybody: so it takes two in a round in which nobody was seen, and two such rounds
+//! with no other answer between where the address was proven, since one liar may be a helper and another one's dialler. Where others found
 //! nobody to dial, as in a network in which each is linked with each, one that was seen is enough; and what was
 //! proven stays told, as lapsed, until it is denied.
 //!
@@ -69,7 +69,7 @@ pub(super) struct Finding {
     since: MonoTime,
     /// Number of rounds in a row that found nothing out.
     pub(super) tries: u32,
-    /// True: the last round denied what an earlier one proved.
+    /// True: the last round that found something out denied what an earlier one proved.
     is_doubted: bool,
 }
 
@@ -261,16 +261,15 @@ impl Finding {
     /// Takes what a round has found.
     fn take(&mut self, verdict: Verdict, now: MonoTime) {
         let was_proven = matches!(self.verdict, Verdict::Proven | Verdict::Lapsed);
-        let was_doubted = std::mem::take(&mut self.is_doubted);
         if verdict == Verdict::Waiting {
             self.tries = self.tries.saturating_add(1);
             let doublings = self.tries.saturating_sub(PATIENCE).min(8);
             self.again = now + (ASK_EVERY * (1 << doublings)).min(ASK_AGAIN_AFTER);
-        } else if verdict == Verdict::NotReached && was_proven && !was_doubted {
+        } else if verdict == Verdict::NotReached && was_proven && !self.is_doubted {
             self.is_doubted = true;
             self.again = now + ASK_EVERY;
         } else {
-            (self.verdict, self.tries) = (verdict, 0);
+            (self.verdict, self.tries, self.is_doubted) = (verdict, 0, false);
             (self.until, self.again) = (now + COUNTS_FOR, now + ASK_AGAIN_AFTER);
         }
     }
@@ -283,6 +282,9 @@ mod tests {
 
     const HERE: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7);
+
+    /// Nonces that were seen, answers, and what comes of it.
+    type Case<'a> = (&'a [u64], &'a [(u8, O)], Option<Verdict>);
 
     fn at(seconds: u64) -> MonoTime {
         MonoTime::from_duration(Duration::from_secs(seconds))
@@ -300,7 +302,7 @@ mod tests {
 
     #[test]
     fn two_of_three_decide_and_a_word_alone_proves_nothing() {
-        let cases: [(&[u64], &[(u8, O)], Option<Verdict>); 10] = [
+        let cases: [Case<'_>; 10] = [
             (&[1, 2], &[], Some(Verdict::Proven)),
             (&[1], &[(2, O::Reached), (3, O::Reached)], Some(Verdict::Proven)),
             (&[], &[(1, O::Reached), (2, O::Reached), (3, O::Reached)], Some(Verdict::Waiting)),
@@ -315,7 +317,9 @@ mod tests {
         for (seen, answers, expected) in cases {
             let mut asking = Asking::default();
             begun(&mut asking, 3, at(0));
-            seen.iter().for_each(|nonce| asking.note_seen(*nonce));
+            for nonce in seen {
+                asking.note_seen(*nonce);
+            }
             for (n, outcome) in answers {
                 assert!(asking.note_answer(&peer(*n), u64::from(*n), *outcome));
             }

@@ -350,16 +350,13 @@ impl Protocol {
     pub(super) fn end_late_dial_backs(&mut self) {
         let now = self.env.now;
         while let Some(task) = self.reachability.helping.take_task(|task| task.until <= now) {
-            match task.link {
+            if let Some(link) = task.link {
                 // Whoever has to be there was, and says nothing.
-                Some(link) => {
-                    self.say_result(&task.helper, task.nonce, DialBackOutcome::Reached);
-                    self.close(link, CloseReason::HandshakeTimeout);
-                }
-                None => {
-                    self.env.push(Output::CancelDial { dial: task.dial });
-                    self.say_result(&task.helper, task.nonce, DialBackOutcome::Failed);
-                }
+                self.say_result(&task.helper, task.nonce, DialBackOutcome::Reached);
+                self.close(link, CloseReason::HandshakeTimeout);
+            } else {
+                self.env.push(Output::CancelDial { dial: task.dial });
+                self.say_result(&task.helper, task.nonce, DialBackOutcome::Failed);
             }
         }
         let handed = &mut self.reachability.helping.handed;

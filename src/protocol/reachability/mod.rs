@@ -74,7 +74,7 @@ pub(super) struct OwnReach {
     /// Endpoints that were told last.
     told: Vec<Endpoint>,
     /// State that the host was told last, and the end of what it rests on.
-    state: Reachability,
+    pub(super) state: Reachability,
     until: Option<MonoTime>,
 }
 

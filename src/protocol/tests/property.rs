@@ -301,6 +301,7 @@ impl Chaos {
                 let (link, nonce) = self.pings.pop_first()?;
                 Input::Received { link, messages: vec![Message::Pong { nonce }], bytes: 10 }
             }
+            128..136 => Input::Candidates((0..a % 80).map(draft).collect()),
             _ => Input::Sent { link, weight: usize::from(b) * 1000, bytes: 10 },
         })
     }
@@ -325,7 +326,6 @@ impl Chaos {
                 detail: String::new(),
             },
             4 if a >= 250 => Input::Leaving { link },
-            4 if a >= 240 => Input::Candidates((0..b % 80).map(draft).collect()),
             4 => Input::LinkClosed { link },
             5 => Input::Malformed { link },
             6 => return self.progress(link, step),

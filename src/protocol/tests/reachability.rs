@@ -28,13 +28,13 @@ fn here() -> SocketAddr {
 }
 
 /// A core that listens on all addresses.
-struct Node {
+struct Core {
     node: SingleNode,
     now: Duration,
     next_link: u64,
 }
 
-impl Node {
+impl Core {
     fn new() -> Self {
         let listening = Some(SocketAddr::from(([0, 0, 0, 0], 5001)));
         let restored = Restored { listening, ..Restored::default() };
@@ -142,7 +142,7 @@ fn result(nonce: u64, outcome: Outcome) -> Message {
 
 #[test]
 fn a_helper_has_a_stranger_of_another_group_dial_where_it_sees_the_asker() {
-    let mut helper = Node::new();
+    let mut helper = Core::new();
     let asker = helper.meets(2);
     let near = helper.linked(3, SocketAddr::from(([50, 2, 9, 9], 5001)), None);
     let no_v4 = helper.linked(4, "[2001:db8::1]:5001".parse().unwrap(), None);
@@ -169,7 +169,7 @@ fn a_helper_has_a_stranger_of_another_group_dial_where_it_sees_the_asker() {
 
 #[test]
 fn a_helper_asks_three_and_waits_for_each_but_not_for_ever() {
-    let mut helper = Node::new();
+    let mut helper = Core::new();
     let asker = helper.meets(2);
     let diallers: Vec<_> = (10..15).map(|n| helper.meets(n)).collect();
     helper.says(asker, ask(1, 5001));
@@ -195,7 +195,7 @@ fn a_helper_asks_three_and_waits_for_each_but_not_for_ever() {
 
 #[test]
 fn a_helper_is_paced_by_peer_and_by_group_and_serves_few_at_a_time() {
-    let mut helper = Node::new();
+    let mut helper = Core::new();
     let dialler = helper.meets(200);
     let asker = helper.meets(2);
     for port in [0, 22, 79, 1023] {
@@ -226,7 +226,7 @@ fn a_helper_is_paced_by_peer_and_by_group_and_serves_few_at_a_time() {
 
 #[test]
 fn a_dialler_says_the_nonce_once_and_has_no_link() {
-    let mut dialler = Node::new();
+    let mut dialler = Core::new();
     let helper = dialler.meets(2);
     dialler.node.events.clear();
     dialler.task(helper, 7, at(3), 3);
@@ -255,9 +255,9 @@ fn a_dialler_says_the_nonce_once_and_has_no_link() {
 
 #[test]
 fn a_dial_back_that_fails_or_takes_too_long_is_told() {
-    let mut dialler = Node::new();
+    let mut dialler = Core::new();
     let helper = dialler.meets(2);
-    let begin = |dialler: &mut Node, nonce, n| {
+    let begin = |dialler: &mut Core, nonce, n| {
         dialler.wait(secs(61));
         dialler.task(helper, nonce, at(n), n);
         match dialler.dials().pop() {
@@ -294,10 +294,10 @@ fn a_dial_back_that_fails_or_takes_too_long_is_told() {
 
 #[test]
 fn a_dialler_dials_strangers_only_and_no_place_of_a_site() {
-    let mut dialler = Node::new();
+    let mut dialler = Core::new();
     let helper = dialler.meets(2);
     let linked = dialler.meets(3);
-    let refused = |dialler: &mut Node, nonce, address: &str, n| {
+    let refused = |dialler: &mut Core, nonce, address: &str, n| {
         dialler.task(helper, nonce, address.parse().unwrap(), n);
         assert_eq!(dialler.results(helper), [(nonce, Outcome::Refused)], "{address}");
     };
@@ -324,7 +324,7 @@ fn a_dialler_dials_strangers_only_and_no_place_of_a_site() {
 #[test]
 fn nobody_aims_a_dialler_at_a_victim() {
     // Twenty helpers do nothing else for ten minutes.
-    let mut dialler = Node::new();
+    let mut dialler = Core::new();
     let helpers: Vec<_> = (100..120).map(|n| dialler.meets(n)).collect();
     let mut dials = 0;
     for turn in 0..600u32 {
@@ -360,7 +360,7 @@ fn nobody_aims_a_dialler_at_a_victim() {
 }
 
 /// The nonces that three peers were asked with.
-fn asked(node: &mut Node, links: &[LinkId]) -> Vec<(LinkId, u64)> {
+fn asked(node: &mut Core, links: &[LinkId]) -> Vec<(LinkId, u64)> {
     let mut asked = Vec::new();
     for link in links {
         for message in node.said(*link) {
@@ -373,7 +373,7 @@ fn asked(node: &mut Node, links: &[LinkId]) -> Vec<(LinkId, u64)> {
 }
 
 /// A stranger comes with a nonce.
-fn comes(node: &mut Node, n: u8, from: SocketAddr, nonce: u64) -> LinkId {
+fn comes(node: &mut Core, n: u8, from: SocketAddr, nonce: u64) -> LinkId {
     let link = node.connected(n, from, None);
     node.says(link, Message::Hello(Box::new(Hello { dial_back: nonce, ..greeting(n) })));
     link
@@ -381,7 +381,7 @@ fn comes(node: &mut Node, n: u8, from: SocketAddr, nonce: u64) -> LinkId {
 
 #[test]
 fn an_address_is_told_once_strangers_have_dialled_it() {
-    let mut node = Node::new();
+    let mut node = Core::new();
     let links: Vec<_> = (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect();
     let asked = asked(&mut node, &links);
     assert_eq!(asked.len(), 3, "at once, as there are enough");
@@ -420,7 +420,7 @@ fn an_address_is_told_once_strangers_have_dialled_it() {
 
 #[test]
 fn who_is_no_stranger_proves_nothing_and_who_was_not_asked_is_refused() {
-    let mut node = Node::new();
+    let mut node = Core::new();
     let links: Vec<_> = (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect();
     let asked = asked(&mut node, &links);
     for (link, nonce) in &asked {
@@ -441,7 +441,7 @@ fn who_is_no_stranger_proves_nothing_and_who_was_not_asked_is_refused() {
 
 #[test]
 fn a_mapping_is_asked_about_before_the_port_and_one_round_a_minute() {
-    let mut node = Node::new();
+    let mut node = Core::new();
     let mapping = SocketAddr::new(here().ip(), 7000);
     let drafts = vec![
         CandidateDraft { endpoint: here().into(), source: CandidateSource::Stun },
@@ -449,7 +449,7 @@ fn a_mapping_is_asked_about_before_the_port_and_one_round_a_minute() {
     ];
     node.node.feed(node.now, Input::Candidates(drafts));
     let links: Vec<_> = (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect();
-    let ports = |node: &mut Node| -> Vec<u16> {
+    let ports = |node: &mut Core| -> Vec<u16> {
         let mut ports = Vec::new();
         for link in &links {
             for message in node.said(*link) {
@@ -475,7 +475,7 @@ fn a_mapping_is_asked_about_before_the_port_and_one_round_a_minute() {
 
 #[test]
 fn peers_that_do_not_take_part_are_not_asked_and_a_node_that_does_not_listen_asks_nobody() {
-    let mut node = Node::new();
+    let mut node = Core::new();
     for n in 2..6 {
         let link = node.connected(n, at(n), Some(DialId(u64::from(n))));
         let observed = Some(here().ip());
@@ -485,7 +485,7 @@ fn peers_that_do_not_take_part_are_not_asked_and_a_node_that_does_not_listen_ask
     assert_eq!(node.counters().dial_backs_asked, 0);
     let why = &node.node.protocol.reachability().candidates[0].why;
     assert!(why.contains("takes part"), "{why}");
-    let mut silent = Node::new();
+    let mut silent = Core::new();
     silent.node = SingleNode::new(ME, &Config::lan(), Vec::new());
     for n in 2..6 {
         silent.linked(n, at(n), Some(here().ip()));

@@ -160,7 +160,7 @@ fn what_is_closed_later_is_found_out_and_told() {
         prove(&mut world);
         world.set_filter(5, Filter::Closed);
         let is_private = |w: &World| state(w, 5) == Reachability::Private && told(w, 5).is_empty();
-        assert!(world.run_until_every(secs(1), is_private, secs(1200)), "{:?}", state(&world, 5));
+        assert!(world.run_until_every(secs(1), is_private, secs(2400)), "{:?}", state(&world, 5));
         world.set_filter(5, Filter::Open);
         let is_back = |w: &World| is_public(w, 5) && told(w, 5) == [w.endpoint(5)];
         assert!(world.run_until_every(secs(1), is_back, secs(1200)), "{:?}", state(&world, 5));

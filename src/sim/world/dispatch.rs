@@ -241,17 +241,11 @@ impl World {
             Output::CorrectClock { correction_ms } => {
                 self.nodes[node].correction_ms = correction_ms;
             }
-            Output::OwnEndpoints { endpoints } => {
-                if self.nodes[node].options.learns {
-                    self.nodes[node].told = endpoints;
-                    let at = self.now + self.config.verify_delay;
-                    self.schedule(at, Event::Renewed { node, boot, above: 0 });
-                }
+            Output::OwnEndpoints { endpoints } if self.nodes[node].options.learns => {
+                self.nodes[node].told = endpoints;
+                self.renew_record(node, 0);
             }
-            Output::RenewRecord { above } => {
-                let at = self.now + self.config.verify_delay;
-                self.schedule(at, Event::Renewed { node, boot, above });
-            }
+            Output::RenewRecord { above } => self.renew_record(node, above),
             Output::SavePast { since, until } => {
                 self.nodes[node].store.save_past(since, until);
             }
@@ -268,9 +262,16 @@ impl World {
             | Output::Copied { .. }
             | Output::Connected { .. }
             | Output::Tested { .. }
+            | Output::OwnEndpoints { .. }
             | Output::Shun { .. }
             | Output::Emit(_) => {}
         }
+    }
+
+    /// Has a node sign its record anew after as long as a check takes.
+    fn renew_record(&mut self, node: usize, above: u64) {
+        let (at, boot) = (self.now + self.config.verify_delay, self.nodes[node].boot);
+        self.schedule(at, Event::Renewed { node, boot, above });
     }
 
     /// Publishes anew what a node has in its outbox.

@@ -22,19 +22,9 @@ use crate::types::{Cursor, Piece, Topic, TopicKey, Transaction, TransactionId, W
 /// Maximum number of bytes of partial payloads in memory, whatever the node would let a store keep.
 const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 
-/// A retained log in memory. Payloads are shared with whoever handed them in.
-///
-/// Cursors must rise over restarts too, or a subscriber would wait at a cursor of an earlier run.
-/// So the first cursor is the time of creation (milliseconds since 1970, shifted left by 12 bits,
-/// which stays below 2^53 for JSON) plus one: the clock is read once, in
-/// [`MemoryTransactionStore::new`]. Cursors of a restarted process rise as long as the earlier one
-/// took no more than 4096 transactions a millisecond. Reading after a cursor of an earlier run
-/// reports all up to the creation as lost.
-///
-/// Partial payloads that make room for others move here too, up to 64 MiB of them: that is room for
-/// those who wait, not less memory.
+/// A retained log in memory: see [`Storage::memory_transactions`](crate::Storage::memory_transactions).
 #[derive(Debug)]
-pub struct MemoryTransactionStore {
+pub(super) struct MemoryTransactionStore {
     max_bytes: Option<u64>,
     /// Highest cursor that an earlier run may have given out.
     base: u64,
@@ -58,10 +48,9 @@ struct Log {
 }
 
 impl MemoryTransactionStore {
-    /// An empty log for at most `max_bytes` of headers and payloads; `None` is as much as the
-    /// retention time brings. Reads the system clock, once.
+    /// An empty log. Reads the system clock, once.
     #[expect(clippy::disallowed_methods, reason = "cursors must rise over restarts")]
-    pub fn new(max_bytes: Option<u64>) -> Self {
+    pub(super) fn new(max_bytes: Option<u64>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX >> 12);
         Self {

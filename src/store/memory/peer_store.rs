@@ -11,10 +11,9 @@ use crate::ports::{Ban, PeerStore, StoredPeer};
 use crate::store::limits::truncated_reason;
 use crate::types::PeerId;
 
-/// Keeps peers and bans in memory; as many as the node hands it, which is bounded by
-/// `discovery.max_peers`.
+/// Keeps peers and bans in memory: see [`Storage::memory_peers`](crate::Storage::memory_peers).
 #[derive(Debug, Default)]
-pub struct MemoryPeerStore {
+pub(super) struct MemoryPeerStore {
     state: Mutex<Peers>,
 }
 
@@ -22,13 +21,6 @@ pub struct MemoryPeerStore {
 struct Peers {
     peers: BTreeMap<PeerId, StoredPeer>,
     bans: BTreeMap<PeerId, Ban>,
-}
-
-impl MemoryPeerStore {
-    /// Makes an empty store.
-    pub fn new() -> Self {
-        Self::default()
-    }
 }
 
 #[async_trait]

@@ -12,9 +12,9 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::ports::{EntryFilter, EntryState, OutboxEntry, QueueSize, StoreLease, TransactionQueue};
 use crate::types::{Transaction, TransactionId, WallTime};
 
-/// An outbox in memory: what was published and not yet confirmed is lost with the process.
+/// An outbox in memory: see [`Storage::memory_queue`](crate::Storage::memory_queue).
 #[derive(Debug)]
-pub struct MemoryQueue {
+pub(super) struct MemoryQueue {
     max_entries: usize,
     state: Mutex<Outbox>,
     lease: StoreLease,
@@ -28,8 +28,7 @@ struct Outbox {
 }
 
 impl MemoryQueue {
-    /// An empty outbox for at most `max_entries`, waiting and dead together.
-    pub fn new(max_entries: usize) -> Self {
+    pub(super) fn new(max_entries: usize) -> Self {
         Self { max_entries, state: Mutex::default(), lease: StoreLease::default() }
     }
 }

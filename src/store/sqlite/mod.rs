@@ -24,7 +24,7 @@ use self::log::{Limits, SqliteLog};
 use self::peers::SqlitePeerStore;
 use self::queue::SqliteQueue;
 use crate::error::{StoreError, StoreErrorKind};
-use crate::ports::{PeerStore, TransactionQueue, TransactionStore};
+use crate::ports::{PeerStore, Storage, TransactionQueue, TransactionStore};
 
 /// The files, in the order in which they are made.
 const FILES: [&str; 3] = ["peers.db", "tx_queue.db", "transactions.db"];
@@ -121,6 +121,16 @@ pub struct SqliteStorage {
     queue: Arc<SqliteQueue>,
     log: Arc<SqliteLog>,
     lock: Arc<DirLock>,
+}
+
+impl From<SqliteStorage> for Storage {
+    fn from(storage: SqliteStorage) -> Self {
+        Self {
+            peers: Some(storage.peer_store()),
+            queue: Some(storage.queue()),
+            transactions: Some(storage.transaction_store()),
+        }
+    }
 }
 
 impl SqliteStorage {

@@ -49,6 +49,10 @@ pub struct GrpcOptions {
     pub proxy: Option<String>,
     /// Hosts that are dialled without it. Default those of this machine.
     pub no_proxy: Vec<String>,
+    /// The port of a listener may be shared with sockets of the same user that are bound to it later, and ask for
+    /// that (`SO_REUSEPORT`): needed to ask which address a NAT gives the port. A second listener is refused as
+    /// ever. Default false.
+    pub shares_port: bool,
 }
 
 impl GrpcOptions {
@@ -74,6 +78,7 @@ impl GrpcOptions {
             guest_names: names(&config.listen),
             proxy: config.connection.proxy.clone(),
             no_proxy: config.connection.no_proxy.clone(),
+            shares_port: !config.nat.stun.is_empty(),
         }
     }
 }
@@ -106,6 +111,7 @@ impl fmt::Debug for GrpcOptions {
             guest_names,
             proxy,
             no_proxy,
+            shares_port,
         } = self;
         f.debug_struct("GrpcOptions")
             .field("connect_timeout", connect_timeout)
@@ -121,6 +127,7 @@ impl fmt::Debug for GrpcOptions {
             .field("guest_names", guest_names)
             .field("proxy", &proxy.as_deref().map(without_credentials))
             .field("no_proxy", no_proxy)
+            .field("shares_port", shares_port)
             .finish()
     }
 }

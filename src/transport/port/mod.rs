@@ -31,6 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+#[cfg(unix)]
+use socket2::SockRef;
 use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -91,6 +93,11 @@ impl Socket {
             TransportError::with_source(FailureKind::Local, message, source)
         };
         let listener = listen_on(bind).map_err(local)?;
+        // Not before it is bound: a second node on the port is to be refused.
+        #[cfg(unix)]
+        if port.shared.options.shares_port && port.entrance == Entrance::Direct {
+            SockRef::from(&listener).set_reuse_port(true).map_err(local)?;
+        }
         let address = listener.local_addr().map_err(local)?;
         let is_proxied = port.entrance == Entrance::Proxied;
         tracing::info!(target: TARGET, %address, is_proxied, "listening");

@@ -41,6 +41,9 @@ pub enum EndpointError {
     /// Not an address to listen on: names are for dialling.
     #[error("{0:?} is not an IP address and a port, such as 0.0.0.0:5001 or [::]:5001")]
     Listen(String),
+    /// Not a URL to ask for an address at: another scheme, or a peer id behind it.
+    #[error("{0:?} is not the URL of a lookup: http://host[:port][/path], or the same with https")]
+    Lookup(String),
 }
 
 impl FromStr for Endpoint {

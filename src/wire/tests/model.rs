@@ -107,6 +107,22 @@ fn kind(message: &Message) -> Kind {
             Kind::BodyPart(gossip::BodyPart { id: *id, of_answer: *of_answer, data: data.clone() })
         }
         Message::CancelRequest { id } => Kind::CancelRequest(gossip::CancelRequest { id: *id }),
+        Message::DialBack { .. }
+        | Message::DialBackTask { .. }
+        | Message::DialBackResult { .. } => dial_back(message),
+        Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
+        Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
+        Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
+            created: lower.created.as_millis(),
+            id: prefix(&lower.id),
+            upper_created: upper.created.as_millis().wrapping_add(1),
+            upper_id: prefix(&upper.id),
+        }),
+    }
+}
+
+fn dial_back(message: &Message) -> Kind {
+    match message {
         Message::DialBack { nonce, port } => {
             Kind::DialBack(gossip::DialBack { nonce: *nonce, port: u32::from(*port) })
         }
@@ -122,14 +138,7 @@ fn kind(message: &Message) -> Kind {
             let outcome = outcome_code(*outcome);
             Kind::DialBackResult(gossip::DialBackResult { nonce: *nonce, outcome })
         }
-        Message::Ask(ranges) => Kind::Ask(reconcile(ranges)),
-        Message::Answer(ranges) => Kind::Answer(reconcile(ranges)),
-        Message::Yours { lower, upper } => Kind::Yours(gossip::Yours {
-            created: lower.created.as_millis(),
-            id: prefix(&lower.id),
-            upper_created: upper.created.as_millis().wrapping_add(1),
-            upper_id: prefix(&upper.id),
-        }),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn builder() -> PeerNodeBuilder {
 }
 
 pub(crate) async fn start(builder: PeerNodeBuilder) -> PeerNode {
-    builder.start().await.expect("a node starts")
+    Box::pin(builder.start()).await.expect("a node starts")
 }
 
 pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> PeerNode {

@@ -286,6 +286,11 @@ async function hostile(url, id) {
       steps: [{ at_ms: Date.now(), what: EVIL, peer: EVIL, transport: EVIL, hop: 1, reason: EVIL }, { at_ms: Date.now(), what: "__proto__", peer: null, transport: null, hop: null, reason: "constructor" }],
     },
     "events/recent?limit=500": { events: ["dial_failed", "peer_down", EVIL, "__proto__"].map((event) => ({ at_ms: Date.now(), event, address: EVIL, peer: EVIL, transport: EVIL, reason: EVIL })) },
+    "reachability": {
+      state: EVIL, endpoint: EVIL, listening: [EVIL], advertised: [EVIL], failed: { [EVIL]: EVIL, constructor: EVIL },
+      candidates: [{ endpoint: EVIL, source: EVIL, votes: EVIL, state: EVIL, why: EVIL }],
+      nat: [{ family: EVIL, name: EVIL, mapping: EVIL, filtering: EVIL, confidence: EVIL }],
+    },
     "dead-letters?limit=50": { dead_letters: [{ seq: 1, id: EVIL, topic: EVIL, size: 1, created_ms: 1, expires_ms: 2, reason: EVIL, since_ms: 3 }], next: null },
   };
   const prepare = async (page) => {
@@ -297,6 +302,7 @@ async function hostile(url, id) {
     const page = await tab(url, { prepare, width });
     await says(page, "stream-word", "Live");
     await page.locator("#dead-rows tr").waitFor();
+    await page.locator("#candidates tr").waitFor();
     await page.fill("#why-id", id);
     await page.click("#why-form button");
     await page.locator(".line li").first().waitFor();

@@ -40,6 +40,7 @@ const HAPPENED = map({
   mode_changed: (e) => [`The node is ${plain(e.mode, 20)}`],
   clock_off: (e) => [`The clock of this machine is off by ${span(Math.abs(e.offset_ms))}, as ${plain(e.peers, 20)} agree`],
   clock_right: () => ["The clock of this machine is right again"],
+  reachability_changed: (e) => [e.state === "public" ? `Others can dial this node at ${plain(e.endpoint)}` : e.state === "private" ? "Others cannot dial this node" : "Whether others can dial this node is not known"],
   address_observed: (e) => [plain(e.address), ` as ${plain(e.prober, 60)} sees it`],
   storage_failed: (e) => [plain(e.message)],
   lagged: (e) => [`${count(e.missed)} events missed`],
@@ -216,16 +217,50 @@ function writeReach(status, stats) {
   const here = inbound === 1 ? "1 peer dialled this node" : `${count(inbound)} peers dialled this node`;
   const rungs = Object.entries(stats.links?.by_transport ?? {}).filter(([, links]) => links > 0);
   const pairs = [
+    ["Can be dialled", reachable(reach)],
     row("Listens on", list(status.listen), "nothing: the node dials and is not dialled"),
     row("For proxies", list(status.http), "no port"),
     row("Advertised", list(status.advertised), "nothing"),
-    row("Seen as", list(reach.observed), "no prober has told"),
-    ["Reached by", inbound > 0 ? `${here}: it can be reached` : "nobody yet: no link was dialled from outside"],
+    row("Seen as", list(reach.observed), "no peer has told"),
+    ["Dialled by", inbound > 0 ? here : "nobody yet"],
     ["Links by rung", rungs.map(([name, links]) => `${rung(name)} ${count(links)}`).join(", ") || "none"],
   ];
   const facts = $("reach");
   if (!facts.hasChildNodes()) facts.append(...pairs.map(([name]) => el("div", {}, el("dt", {}, name), el("dd", {}))));
   pairs.forEach(([, text], i) => put(facts.children[i].lastChild, text));
+}
+
+const STATES = map({ private: "no: others tried and did not reach it; it goes on by the links that it dials", unknown: "not known: too few peers have tried" });
+
+/** Whether others can dial the node, in words. */
+function reachable(reach) {
+  if (reach.state === "public") return `yes, at ${plain(reach.endpoint)}`;
+  return STATES.get(reach.state) ?? plain(reach.state, 40);
+}
+
+const dashless = (word) => plain(word, 40).replaceAll("-", " ");
+
+const addresses = { due: 0, shown: "" };
+
+async function lookAtAddresses(now) {
+  if (now < addresses.due) return;
+  addresses.due = now + 5000;
+  const { candidates = [], nat = [], failed = {} } = await api("reachability");
+  const shown = JSON.stringify([candidates, nat, failed]);
+  if (shown === addresses.shown) return;
+  addresses.shown = shown;
+  show($("candidates-none"), candidates.length === 0);
+  show($("candidates-scroll"), candidates.length > 0);
+  $("candidates").replaceChildren(...candidates.map((it) => el("tr", {},
+    el("th", { scope: "row" }, plain(it.endpoint, 80)),
+    el("td", { class: "k" }, it.votes > 0 ? `${plain(it.source, 40)} (${count(it.votes)})` : plain(it.source, 40)),
+    el("td", { class: "k" }, dashless(it.state)),
+    el("td", { class: "reason" }, plain(it.why)))));
+  const behaves = nat.map((it) => `${plain(it.family, 10)}: ${plain(it.name, 40)} (mapping ${dashless(it.mapping)}, filtering ${dashless(it.filtering)}, ${count(it.confidence)} % sure)`);
+  const found = Object.entries(failed).map(([name, why]) => `${plain(name, 80)}: ${plain(why)}`);
+  const lines = [...behaves, ...found];
+  show($("probers"), lines.length > 0);
+  $("probers").replaceChildren(...lines.map((line) => el("li", {}, line)));
 }
 
 // Dead letters.

@@ -129,6 +129,7 @@ async function look() {
   turn.number += 1;
   if (turn.number % 2 === 1) await lookAtLines();
   await lookAtCharts(now);
+  await lookAtAddresses(now);
   await lookAtDeadLetters(now, stats.outbox?.dead_letters ?? 0);
 }
 

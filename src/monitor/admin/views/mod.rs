@@ -10,6 +10,7 @@ pub(super) mod explain;
 pub(super) mod health;
 pub(super) mod history;
 pub(super) mod peers;
+pub(super) mod reachability;
 pub(super) mod stats;
 pub(super) mod status;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::reachability::ReachabilityName;
 use crate::monitor::Snapshot;
 use crate::monitor::admin::reply::{self, Reply};
 use crate::monitor::admin::routes::{Call, stopped};
@@ -188,6 +189,9 @@ pub(super) struct ReachabilityFigures {
     advertised: Vec<String>,
     /// IP addresses from which peers see the node.
     observed: Vec<String>,
+    state: ReachabilityName,
+    /// Address at which others can dial the node.
+    endpoint: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -326,6 +330,8 @@ impl StatsView {
                 http,
                 advertised: stats.advertised.clone(),
                 observed: stats.observed.clone(),
+                state: (&stats.reachability).into(),
+                endpoint: stats.reachability.endpoint().map(ToString::to_string),
             },
             clock: ClockFigures {
                 off: stats.clock_off,
@@ -382,6 +388,7 @@ mod tests {
         }
         assert_eq!(view.pointer("/gossip/latency/buckets/18/0"), Some(&serde_json::Value::Null));
         assert_eq!(view.pointer("/clock/offset_ms"), Some(&(-1500).into()));
+        assert_eq!(view.pointer("/reachability/state"), Some(&"unknown".into()));
         let counters = view["counters"].as_object().unwrap();
         assert_eq!(counters.len(), Counters::default().iter().count());
     }
