@@ -13,6 +13,8 @@ mod interfaces;
 mod message;
 #[cfg(feature = "stun")]
 mod outside;
+#[cfg(feature = "port-mapping")]
+mod port_mapping;
 #[cfg(feature = "stun")]
 mod query;
 #[cfg(feature = "stun")]
@@ -32,6 +34,8 @@ pub use http_lookup::HttpProber;
 pub(crate) use interfaces::addresses;
 #[cfg(feature = "stun")]
 pub(crate) use outside::{Family, StunServer};
+#[cfg(feature = "port-mapping")]
+pub(crate) use port_mapping::{Mappings, PortMapper};
 #[cfg(feature = "stun")]
 pub(crate) use query::mapped;
 #[cfg(feature = "stun")]
