@@ -98,6 +98,10 @@ pub(crate) struct Args {
     /// Ask the router to pass the listening port on, for as long as the program runs.
     #[arg(long)]
     pub(crate) port_mapping: bool,
+    /// Announce this node on the LAN by multicast DNS and find others of its network there; on loopback, on
+    /// this machine. Needs a build with `--features mdns`.
+    #[arg(long)]
+    pub(crate) mdns: bool,
     /// The library's configuration in TOML; other flags win over it.
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,

@@ -92,6 +92,7 @@ async fn configure(args: &Args) -> Result<Config, Error> {
     config.nat.port_mapping |= args.port_mapping;
     config.network.plaintext |= args.plaintext;
     config.compat.enabled |= args.compat;
+    config.discovery.mdns |= args.mdns;
     Ok(config)
 }
 

@@ -66,7 +66,11 @@ impl DiscoveryConfig {
         within("discovery.min_healthy_peers", self.min_healthy_peers, 1..=100)?;
         within("discovery.unhealthy_after", self.unhealthy_after, 1..=100)?;
         within("discovery.forget_after", self.forget_after, self.unhealthy_after..=100)?;
-        within("discovery.max_concurrent", self.max_concurrent, 1..=50)
+        within("discovery.max_concurrent", self.max_concurrent, 1..=50)?;
+        if self.mdns && !cfg!(feature = "mdns") {
+            return Err(ConfigError::MdnsNotBuilt);
+        }
+        Ok(())
     }
 }
 

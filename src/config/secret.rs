@@ -27,6 +27,9 @@ use crate::types::PeerId;
 const KEY_CONTEXT: &str = "sorcha-peer 2026-11-30 network secret";
 /// First bytes of what a proof is over.
 const PROOF_TAG: &[u8; 24] = b"sorcha-peer/membership-1";
+/// Domain of the keys by which members know each other's announcements, without and with a secret.
+const NAME_CONTEXT: &str = "sorcha-peer 2026-11-30 announcement by name";
+const ANNOUNCEMENT_TAG: &[u8; 26] = b"sorcha-peer/announcement-1";
 
 /// Secret that the members of a network share: [`Trust::Secret`](super::Trust).
 ///
@@ -134,9 +137,22 @@ impl NetworkSecret {
         })
     }
 
+    /// Key by which the members of a network know each other's announcements.
+    #[cfg_attr(not(any(test, feature = "mdns")), allow(dead_code))]
+    pub(super) fn announcement_key(&self, network: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        *hasher.update(ANNOUNCEMENT_TAG).update(network.as_bytes()).finalize().as_bytes()
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
+
+/// Key of announcements in a network that has no secret: whoever guesses the name has it.
+#[cfg_attr(not(any(test, feature = "mdns")), allow(dead_code))]
+pub(super) fn announcement_key_of_name(network: &str) -> [u8; 32] {
+    blake3::derive_key(NAME_CONTEXT, network.as_bytes())
 }
 
 impl PartialEq for NetworkSecret {
@@ -237,6 +253,20 @@ mod tests {
         for other in others {
             assert!(!other.is_proven(&[proof], &[secret(1)]), "{other:?}");
         }
+    }
+
+    #[test]
+    fn announcements_have_a_key_for_each_secret_and_network() {
+        let keys = [
+            secret(1).announcement_key("n"),
+            secret(2).announcement_key("n"),
+            secret(1).announcement_key("m"),
+            announcement_key_of_name("n"),
+            announcement_key_of_name("m"),
+        ];
+        let different: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(different.len(), keys.len());
+        assert_eq!(keys[0], secret(1).announcement_key("n"));
     }
 
     #[test]

@@ -113,6 +113,12 @@ pub struct DiscoveryConfig {
     pub max_concurrent: u32,
     /// Addresses heard from others that are believed. Default automatic.
     pub addresses: AddressPolicy,
+    /// True: in a build with the feature `mdns`, the node announces itself on its LAN by multicast DNS and
+    /// dials nodes of its network that do, while links are missing; who is there proves it as everywhere.
+    /// Strangers who listen learn address and port, and neither the network nor the peer; where there is no
+    /// secret, who guesses the network's name can tell its nodes. Private addresses alone are announced and
+    /// dialled; a node that listens on loopback does so on this machine. Default false.
+    pub mdns: bool,
 }
 
 /// Section `[overlay]`: the number of links, and how soon a lost one is replaced.
@@ -384,6 +390,7 @@ impl Default for DiscoveryConfig {
             forget_after: 5,
             max_concurrent: 10,
             addresses: AddressPolicy::Auto,
+            mdns: false,
         }
     }
 }

@@ -195,6 +195,16 @@ fn a_build_without_an_admin_listener_says_so() {
 }
 
 #[test]
+fn looking_for_nodes_on_the_lan_is_off_until_it_is_asked_for() {
+    let mut config = Config::default();
+    assert!(!config.discovery.mdns);
+    config.discovery.mdns = true;
+    let built = cfg!(feature = "mdns");
+    let wanted = if built { Ok(()) } else { Err(ConfigError::MdnsNotBuilt) };
+    assert_eq!(config.validate(), wanted);
+}
+
+#[test]
 fn a_proxy_is_checked_and_its_password_not_shown() {
     let mut config = Config::default();
     config.connection.proxy = Some("http://user:hunter2@proxy.corp:3128".to_owned());

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::NetworkSecret;
 use super::ranges::within;
+use super::secret::announcement_key_of_name;
 use crate::error::{ConfigError, IdentityError};
 use crate::types::{MAX_PROOFS, PeerId};
 
@@ -82,6 +83,15 @@ impl Trust {
         match self {
             Self::Secret { secrets, .. } => Some(secrets),
             _ => None,
+        }
+    }
+
+    /// Returns the keys by which the members of a network know each other's announcements.
+    #[cfg_attr(not(feature = "mdns"), allow(dead_code))]
+    pub(crate) fn announcement_keys(&self, network: &str) -> Vec<[u8; 32]> {
+        match self.secrets() {
+            Some(secrets) => secrets.iter().map(|s| s.announcement_key(network)).collect(),
+            None => vec![announcement_key_of_name(network)],
         }
     }
 

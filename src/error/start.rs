@@ -50,6 +50,9 @@ pub enum ConfigError {
     /// Admin listener in a build that has none.
     #[error("listen.admin needs a build with the feature `admin`")]
     AdminNotBuilt,
+    /// Looking for nodes on the LAN, in a build that cannot.
+    #[error("discovery.mdns needs a build with the feature `mdns`")]
+    MdnsNotBuilt,
     /// Admin token that cannot stand in a header.
     #[error("listen.admin_token may have visible ASCII characters alone")]
     AdminToken,

@@ -70,6 +70,7 @@ fn plain(samples: &mut Samples) {
         PlaintextBeyondLoopback => ConfigError::PlaintextBeyondLoopback { address: address() },
         AdminBeyondLoopback => ConfigError::AdminBeyondLoopback { address: address() },
         AdminNotBuilt => ConfigError::AdminNotBuilt,
+        MdnsNotBuilt => ConfigError::MdnsNotBuilt,
         AdminToken => ConfigError::AdminToken,
         Advertise => ConfigError::Advertise { endpoint: "0.0.0.0:1".to_owned() },
         NatServer => ConfigError::NatServer {

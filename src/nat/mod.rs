@@ -9,6 +9,8 @@ mod behaviour;
 mod http_lookup;
 #[cfg(feature = "stun")]
 mod interfaces;
+#[cfg(feature = "mdns")]
+mod mdns;
 #[cfg(feature = "stun")]
 mod message;
 #[cfg(feature = "stun")]
@@ -32,6 +34,8 @@ pub(crate) use behaviour::classify;
 pub use http_lookup::HttpProber;
 #[cfg(feature = "stun")]
 pub(crate) use interfaces::addresses;
+#[cfg(feature = "mdns")]
+pub(crate) use mdns::Mdns;
 #[cfg(feature = "stun")]
 pub(crate) use outside::{Family, StunServer};
 #[cfg(feature = "port-mapping")]

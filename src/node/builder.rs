@@ -21,6 +21,8 @@ use crate::types::{Endpoint, TransportKind};
 use super::handle::PeerNode;
 use super::reachability::{Outside, Relays};
 use super::start::{Capacities, Parts};
+#[cfg(feature = "mdns")]
+use super::workers::nearby::FindNearby;
 
 /// Headers and payloads kept where no transaction store is given: 1 GiB, and what the headers of two
 /// large payloads take that fill the half which one origin may have. When it is full, new transactions
@@ -303,6 +305,14 @@ impl PeerNodeBuilder {
         self
     }
 
+    /// Has the node announce itself on its LAN and find others of its network there, in a build with the
+    /// feature `mdns`: see [`DiscoveryConfig::mdns`](crate::config::DiscoveryConfig). Default false.
+    #[must_use]
+    pub fn mdns(mut self, on: bool) -> Self {
+        self.config.discovery.mdns = on;
+        self
+    }
+
     /// Adds a way of the host's own to learn the node's outside address; repeatable. It is asked when the node
     /// starts, and again with those of [`NatConfig`](crate::config::NatConfig). The answer is an event
     /// ([`Event::AddressObserved`](crate::types::Event::AddressObserved)), and its IP address with the
@@ -430,6 +440,8 @@ impl PeerNodeBuilder {
                 .transactions
                 .unwrap_or_else(|| Storage::memory_transactions(Some(MEMORY_LOG))),
             outside: Outside::new(&self.config.nat, self.probers, relays)?,
+            #[cfg(feature = "mdns")]
+            nearby: nearby(&self.config),
             validator: self.validator,
             config: self.config,
             identity,
@@ -450,6 +462,16 @@ impl fmt::Debug for PeerNodeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerNodeBuilder").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// Finds nodes on the LAN, where that is asked for.
+#[cfg(feature = "mdns")]
+fn nearby(config: &Config) -> Option<FindNearby> {
+    let network = &config.network;
+    let mdns = || crate::nat::Mdns::new(network.trust.announcement_keys(&network.name));
+    config.discovery.mdns.then(mdns).map(|mdns| -> FindNearby {
+        Box::new(move |listening, found, ended| Box::pin(mdns.run(listening, found, ended)))
+    })
 }
 
 fn random_seed() -> Result<[u8; 32], StartError> {

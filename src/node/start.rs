@@ -38,6 +38,8 @@ use super::store_lease::HeldLeases;
 use super::subscribed_topics::SubscribedTopics;
 use super::workers::known_signatures::KnownSignatures;
 use super::workers::log_backfill::LogBackfill;
+#[cfg(feature = "mdns")]
+use super::workers::nearby::{self, FindNearby};
 use super::workers::own_validator::OwnValidator;
 use super::workers::peer_writer::PeerWriter;
 use super::workers::republisher::Republisher;
@@ -64,6 +66,9 @@ pub(super) struct Parts {
     pub(super) log: Arc<dyn TransactionStore>,
     /// Whom the host named to learn the node's addresses from.
     pub(super) outside: Outside,
+    /// Finds nodes on the LAN, where that is asked for.
+    #[cfg(feature = "mdns")]
+    pub(super) nearby: Option<FindNearby>,
     pub(super) validator: Option<Arc<dyn Validator>>,
     pub(super) seed: [u8; 32],
     /// Where it is told whether the node runs: from its start to the beginning of its shutdown.
@@ -388,6 +393,12 @@ impl Parts {
             addresses,
         };
         self.spawn_sources(&shared, sources, &mut effects);
+        #[cfg(feature = "mdns")]
+        if let Some(find) = self.nearby {
+            let running = effects.is_running.subscribe();
+            let looking = nearby::run(find, listening, running, shared.done.clone());
+            effects.workers.spawn(looking.instrument(shared.span.clone()));
+        }
         let mail = Mailboxes {
             completions,
             commands: command_box,

@@ -55,6 +55,9 @@ impl Protocol {
             Input::Connect { call, endpoint } => {
                 self.membership.on_connect(&mut self.env, &self.links, call, endpoint);
             }
+            Input::Nearby { endpoints } => {
+                self.membership.on_nearby(&mut self.env, &self.links, &self.guard, endpoints);
+            }
             Input::ResetBreaker { peer } => {
                 self.membership.on_reset_breaker(&mut self.env, &peer);
                 self.maintain();

@@ -88,6 +88,7 @@ impl Protocol {
             gauge("hosts remembered", reach.contacts.len(), reachability::MAX_CONTACTS),
             gauge("dial-backs under way", dial_backs, reachability::MAX_UNDER_WAY),
             gauge("paced dial-backs", paced, reachability::MAX_PACED),
+            gauge("places nearby", self.membership.nearby.len(), membership::MAX_PLACES),
             gauge("walks", walks, MAX_WALKS),
             gauge("dials", self.membership.dials.len(), MAX_WALKS * membership::MAX_ENTRIES),
             gauge("breakers", breakers, membership::MAX_BREAKERS),

@@ -240,6 +240,12 @@ pub enum Input {
         /// Address to dial.
         endpoint: Endpoint,
     },
+    /// Somebody announces on this LAN that nodes of the network are at these addresses. That proves
+    /// nothing; whatever is neither private nor of this machine is ignored.
+    Nearby {
+        /// Addresses that may be dialled.
+        endpoints: Vec<Endpoint>,
+    },
     /// The host wants the link to a peer measured.
     TestPeer {
         /// Caller that waits for [`Output::Tested`].

@@ -132,8 +132,8 @@ pub(in crate::transport) async fn connect(
 #[cfg(feature = "stun")]
 pub(crate) async fn tls_to_anybody(
     endpoint: &Endpoint,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, TransportError> {
+    stream: tokio::net::TcpStream,
+) -> Result<TlsStream<tokio::net::TcpStream>, TransportError> {
     TlsConnector::from(OuterTls::new()?.http1)
         .connect(server_name(endpoint), stream)
         .await

@@ -17,7 +17,7 @@ pub(crate) mod explanation;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
 mod figures;
 mod head;
-mod hex;
+pub(crate) mod hex;
 mod id;
 mod interest;
 mod limits;

@@ -218,6 +218,12 @@ counters! {
     records_ignored,
     /// Peer records dropped from a full address book.
     records_shed,
+    /// Addresses heard on the LAN, from nodes that announce themselves there.
+    nearby_received,
+    /// Such addresses ignored: public, or of no kind that is dialled.
+    nearby_ignored,
+    /// Such addresses dropped, since there are too many.
+    nearby_shed,
     /// Pings sent.
     pings_sent,
     /// Pings that were not answered in time.

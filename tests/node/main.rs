@@ -33,6 +33,8 @@ mod membership;
 #[cfg(feature = "sqlite")]
 mod memory;
 mod messages;
+#[cfg(feature = "mdns")]
+mod nearby;
 mod outbox;
 mod past;
 mod publish_many;

@@ -23,6 +23,8 @@ mod memory;
 mod messages;
 #[cfg(target_os = "linux")]
 mod natlab;
+#[cfg(all(target_os = "linux", feature = "mdns"))]
+mod nearby;
 mod page;
 mod peer_program;
 mod peerctl;

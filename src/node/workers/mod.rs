@@ -3,6 +3,8 @@
 
 pub(super) mod known_signatures;
 pub(super) mod log_backfill;
+#[cfg(feature = "mdns")]
+pub(super) mod nearby;
 pub(super) mod own_validator;
 pub(super) mod peer_writer;
 pub(super) mod piece_verifier;

@@ -47,6 +47,8 @@ pub(super) enum Purpose {
     Bootstrap(usize),
     /// The host asked.
     Host,
+    /// Somebody announces on the LAN that a peer is there.
+    Nearby,
 }
 
 /// A dial under way, until its link's hello is through.

@@ -135,7 +135,7 @@ impl Walk {
     pub(super) fn expected(&self) -> Option<PeerId> {
         match self.purpose {
             Purpose::Peer(peer) => Some(peer),
-            Purpose::Bootstrap(_) | Purpose::Host => self.route.pin,
+            Purpose::Bootstrap(_) | Purpose::Host | Purpose::Nearby => self.route.pin,
         }
     }
 
@@ -310,8 +310,9 @@ impl Membership {
         let passes = |failure: &Failure| {
             matches!(failure.why, ConnectFailure::Dial(FailureKind::Closed | FailureKind::Refused))
         };
-        let is_wanted =
-            !env.shutting_down && !walk.seeks_further() && walk.purpose != Purpose::Host;
+        let is_wanted = !env.shutting_down
+            && !walk.seeks_further()
+            && !matches!(walk.purpose, Purpose::Host | Purpose::Nearby);
         let may = is_wanted && walk.retries > 0 && walk.failure.as_ref().is_some_and(passes);
         if !may || !self.retry_budget.take(env.now) {
             return false;
@@ -427,9 +428,11 @@ impl Membership {
         })
     }
 
-    /// Number of walks that dial, and do not wait to do so once more.
+    /// Number of walks that dial, and do not wait to do so once more; but for those to places nearby, which
+    /// take nothing of the room of others.
     pub(super) fn dialling(&self) -> usize {
-        self.walks.values().filter(|walk| !walk.dials.is_empty()).count()
+        let counts = |walk: &&Walk| !walk.dials.is_empty() && walk.purpose != Purpose::Nearby;
+        self.walks.values().filter(counts).count()
     }
 }
 

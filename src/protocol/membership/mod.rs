@@ -3,7 +3,8 @@
 //! `address_book` knows who is where, `peer_exchange` learns of more, `overlay` decides whom to
 //! dial, `ladder` and `dials` how; `outcome` draws the consequences, `breaker` leaves alone for a
 //! while who cannot be reached; `reach` is for whom a request needs; `mode` judges what came of it,
-//! `notice` says what did not; `dead_ends` are addresses that led nowhere.
+//! `notice` says what did not; `dead_ends` are addresses that led nowhere, `nearby` places on the LAN where
+//! peers may be.
 //!
 //! Tested by: `sim::tests::faults`, `sim::tests::worlds`.
 
@@ -13,6 +14,7 @@ mod dead_ends;
 mod dials;
 mod ladder;
 mod mode;
+mod nearby;
 mod notice;
 mod outcome;
 mod overlay;
@@ -34,6 +36,8 @@ pub(super) use dead_ends::{MAX_ADDRESSES, MAX_NAMES, MAX_OWN};
 #[cfg(any(test, feature = "sim"))]
 pub(super) use ladder::MAX_ENTRIES;
 pub(super) use ladder::{PATIENCE, WalkId};
+#[cfg(any(test, feature = "sim"))]
+pub(super) use nearby::MAX_PLACES;
 pub(super) use peer_exchange::{ask_for_peers, policy_allows, scope_of};
 
 use breaker::{Breakers, Key};
@@ -41,6 +45,7 @@ use dead_ends::DeadEnds;
 use dials::Dial;
 use ladder::{RetryBudget, Walk};
 use mode::Connection;
+use nearby::Nearby;
 use notice::Notice;
 
 /// Peers that are known and dials under way, and how well this node is connected.
@@ -60,6 +65,7 @@ pub(super) struct Membership {
     retry_budget: RetryBudget,
     breakers: Breakers,
     pub(super) dead_ends: DeadEnds,
+    pub(super) nearby: Nearby,
     /// The highest number of an own record that others hold and this run did not give out, and the
     /// earliest time to sign above it.
     outranked_by: Option<u64>,
@@ -102,6 +108,7 @@ impl Membership {
             retry_budget: RetryBudget::default(),
             breakers: Breakers::default(),
             dead_ends: DeadEnds::default(),
+            nearby: Nearby::default(),
             outranked_by: None,
             next_outranking: MonoTime::ZERO,
             dropped_peers: VecDeque::new(),

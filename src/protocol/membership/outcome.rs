@@ -59,6 +59,7 @@ impl Membership {
                 next
             }
             Purpose::Peer(_) => env.now,
+            Purpose::Nearby => self.end_nearby(env, walk, failed, remote),
         };
         self.settle_breaker(env, id, walk, why.filter(|_| !further), next);
     }
@@ -189,7 +190,7 @@ impl Membership {
         let notice = match walk.purpose {
             Purpose::Bootstrap(at) => self.book.bootstrap.get_mut(at).map(|b| &mut b.notice),
             Purpose::Peer(_) => Some(&mut self.refusals),
-            Purpose::Host => None,
+            Purpose::Host | Purpose::Nearby => None,
         };
         let Some(notice) = notice else { return };
         let failure = match result {
@@ -248,6 +249,8 @@ pub(super) fn key_of(purpose: Purpose, route: &Route) -> Option<Key> {
     let place = || route.endpoints.first().cloned().map(Key::Place);
     match purpose {
         Purpose::Peer(peer) => Some(Key::Peer(peer)),
-        Purpose::Bootstrap(_) | Purpose::Host => route.pin.map(Key::Peer).or_else(place),
+        Purpose::Bootstrap(_) | Purpose::Host | Purpose::Nearby => {
+            route.pin.map(Key::Peer).or_else(place)
+        }
     }
 }

@@ -13,6 +13,8 @@
 //! nobody else would join them. The latest `MAX_DROPPED` are remembered, and while there are twice as many
 //! links as wanted nobody is dialled for it.
 //!
+//! While links are missing, places on the LAN are dialled too (`nearby`).
+//!
 //! Where there are edges (`spread::interest`), only links to relays count towards those numbers, so that
 //! relays stay linked with each other and edges find relays; known relays are dialled first, and known
 //! edges only as far as links of any kind are missing. Peer exchange says which of its records are
@@ -68,6 +70,7 @@ impl Membership {
         self.maintain_bootstrap(env, links, &mut room);
         let missing = self.missing_links(env, links);
         if missing.relays > 0 {
+            self.dial_nearby(env, links);
             let dialled = self.dial_known(env, links, guard, missing, room);
             if dialled < missing.relays {
                 self.arm_needy(env, links);
@@ -211,7 +214,7 @@ impl Membership {
             .filter_map(|w| match w.purpose {
                 Purpose::Peer(peer) => Some(peer),
                 Purpose::Bootstrap(at) => self.book.bootstrap.get(at)?.peer,
-                Purpose::Host => None,
+                Purpose::Host | Purpose::Nearby => None,
             })
             .chain(links.all.values().map(|l| l.remote))
             .collect();
@@ -403,7 +406,7 @@ impl Membership {
         let breakers = self.breakers.next(now, are_bootstraps_wanted(env, links));
         let known = self.book.known.values().map(|k| k.next);
         let bootstrap = self.book.bootstrap.iter().filter(|b| !b.dialling).map(|b| b.next);
-        let all = known.chain(bootstrap).chain(breakers);
+        let all = known.chain(bootstrap).chain(breakers).chain(self.nearby.wakeup(now));
         if let Some(next) = all.filter(|at| *at > now).min() {
             env.timers.set_earlier(Timer::Overlay, next);
         }

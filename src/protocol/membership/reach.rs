@@ -64,7 +64,7 @@ impl Membership {
             Purpose::Bootstrap(at) => {
                 self.book.bootstrap.get(at).and_then(|b| b.pin.or(b.peer)) == Some(*peer)
             }
-            Purpose::Host => walk.route.pin == Some(*peer),
+            Purpose::Host | Purpose::Nearby => walk.route.pin == Some(*peer),
         }
     }
 

@@ -12,6 +12,7 @@ mod ladder;
 mod liars;
 mod members;
 mod messages;
+mod nearby;
 mod news;
 mod outbox;
 mod pair;

@@ -373,6 +373,10 @@ impl Chaos {
                 Input::TestPeer { call: CallId(3), peer: identity(b % 8).peer_id() }
             }
             14 => Input::Disconnect { peer: identity(b % 8).peer_id() },
+            15 if a.is_multiple_of(2) => {
+                let near = |n| format!("10.0.{a}.{n}:1").parse().unwrap();
+                Input::Nearby { endpoints: (0..b).map(near).collect() }
+            }
             15 => Input::Connect { call: CallId(2), endpoint: "10.0.0.9:1".parse().unwrap() },
             16 => Input::RecordsVerified {
                 ticket: Ticket(u64::from(a)),

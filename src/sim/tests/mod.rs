@@ -15,6 +15,7 @@ mod hostile;
 mod ladder;
 mod large;
 mod messages;
+mod nearby;
 mod outbox;
 mod outbox_replay;
 mod past;

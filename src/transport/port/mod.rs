@@ -92,7 +92,7 @@ impl Socket {
         let listener = TcpListener::bind(bind).await.map_err(local)?;
         // Not before it is bound: a second node on the port is to be refused.
         #[cfg(unix)]
-        if port.shared.options.shares_port && !port.is_proxied {
+        if port.shared.options.shares_port && port.entrance == Entrance::Direct {
             SockRef::from(&listener).set_reuse_port(true).map_err(local)?;
         }
         let address = listener.local_addr().map_err(local)?;
