@@ -322,7 +322,9 @@ fn place(url: &str) -> Option<(SocketAddrV4, String)> {
         return None;
     }
     let ip: Ipv4Addr = uri.host()?.parse().ok()?;
-    let port = uri.port_u16().unwrap_or(80);
+    // A port that is none would otherwise count as not given.
+    let is_given = uri.authority()?.as_str().contains(':');
+    let port = if is_given { uri.port_u16()? } else { 80 };
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     (port != 0).then(|| (SocketAddrV4::new(ip, port), path.to_owned()))
 }

@@ -12,7 +12,7 @@ pub(super) fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'
             let (_, inside) = rest.split_once('<')?;
             let (tag, after) = inside.split_once('>')?;
             rest = after;
-            if !tag.ends_with('/') && is_named(tag, name) {
+            if !tag.starts_with('/') && !tag.ends_with('/') && is_named(tag, name) {
                 let end = end_of(after, name)?;
                 rest = &after[end..];
                 return Some(&after[..end]);
