@@ -11,7 +11,7 @@
 //! is not renewed is made anew, by whichever router does it. All are removed by [`PortMapper::stop`]; where the
 //! process dies instead, they end with their lease, but for those of routers that know no lease.
 //!
-//! Tested by: the tests in this folder, `tests/process/port_mapping.rs`.
+//! Tested by: the tests in this folder.
 
 mod ask;
 mod http;
