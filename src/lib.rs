@@ -116,6 +116,7 @@
 //! | `admin` | no | the admin listener: health, figures, events, actions and a page over HTTP, see [`config::ListenConfig`] |
 //! | `stun` | yes | questions to servers outside about the own addresses: STUN, and with `grpc` HTTP |
 //! | `turn` | yes | TURN servers that listen for the node and dial for it |
+//! | `port-mapping` | no | mapping of the listen port at the router, over UPnP, NAT-PMP and PCP |
 //! | `mdns` | no | nodes of one network on a LAN find each other, see [`config::DiscoveryConfig`] |
 //! | `health` | yes | the standard health service of gRPC on the node's port |
 //! | `metrics` | no | `PeerNode::metrics_collector`, for a registry of `prometheus-client` 0.26; not covered by semver |

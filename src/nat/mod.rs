@@ -15,6 +15,8 @@ mod mdns;
 mod message;
 #[cfg(feature = "stun")]
 mod outside;
+#[cfg(feature = "port-mapping")]
+mod port_mapping;
 #[cfg(feature = "stun")]
 mod query;
 #[cfg(feature = "stun")]
@@ -36,6 +38,8 @@ pub(crate) use interfaces::addresses;
 pub(crate) use mdns::Mdns;
 #[cfg(feature = "stun")]
 pub(crate) use outside::{Family, StunServer};
+#[cfg(feature = "port-mapping")]
+pub(crate) use port_mapping::{Mappings, PortMapper};
 #[cfg(feature = "stun")]
 pub(crate) use query::mapped;
 #[cfg(feature = "stun")]

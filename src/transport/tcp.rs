@@ -17,7 +17,7 @@ use super::relays::Relays;
 use super::shared::TARGET;
 use crate::config::Proxy;
 use crate::error::{FailureKind, TransportError};
-use crate::types::{Endpoint, Host, canonical};
+use crate::types::{Endpoint, Host, alternate_families, canonical};
 
 /// Maximum number of addresses of a name that are tried in one dial.
 const MAX_ADDRESSES: usize = 32;
@@ -169,8 +169,9 @@ pub(super) async fn resolve(
         let message = format!("no other address of {endpoint} is left");
         return Err(TransportError::new(FailureKind::NoneLeft, message));
     }
+    let mut addresses = alternate_families(addresses, SocketAddr::is_ipv6);
     addresses.truncate(MAX_ADDRESSES);
-    Ok(alternate_families(addresses))
+    Ok(addresses)
 }
 
 /// Connects to `endpoint` by one of the addresses that [`resolve`] gave.
@@ -260,22 +261,6 @@ async fn lookup(names: &Names, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, T
     Ok(found)
 }
 
-/// Keeps the resolver's order within a family and its favourite first, but never tries one family
-/// twice in a row while the other has addresses left: one whole family is often a black hole.
-fn alternate_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let total = addresses.len();
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) =
-        addresses.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    let mut ordered = Vec::with_capacity(total);
-    while ordered.len() < total {
-        ordered.extend(first.next());
-        ordered.extend(second.next());
-    }
-    ordered
-}
-
 fn connect_failure(error: &io::Error) -> FailureKind {
     match error.kind() {
         io::ErrorKind::TimedOut => FailureKind::Timeout,
@@ -283,21 +268,5 @@ fn connect_failure(error: &io::Error) -> FailureKind {
         // `EMFILE` and `ENFILE` have no stable name.
         _ if cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24)) => FailureKind::Local,
         _ => FailureKind::Unreachable,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn families_alternate_and_keep_their_order() {
-        let parse = |list: &[&str]| -> Vec<SocketAddr> {
-            list.iter().map(|text| text.parse().unwrap()).collect()
-        };
-        let given = parse(&["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1", "1.0.0.2:1"]);
-        let wanted = parse(&["[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "[::3]:1"]);
-        assert_eq!(alternate_families(given), wanted);
-        assert_eq!(alternate_families(Vec::new()), Vec::new());
     }
 }

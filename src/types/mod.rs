@@ -57,7 +57,7 @@ pub(crate) use endpoint::Scheme;
     not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),
     allow(unused_imports)
 )]
-pub(crate) use endpoint::host_of;
+pub(crate) use endpoint::{alternate_families, host_of};
 pub use event::Refusal;
 pub use explanation::{Explanation, Step};
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(unused_imports))]

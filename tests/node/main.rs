@@ -26,6 +26,7 @@ mod hostile;
 mod http_proxy;
 #[cfg(feature = "websocket")]
 mod ingress;
+mod ipv6;
 mod ladder;
 mod lifecycle;
 mod members;

@@ -16,6 +16,7 @@ mod crash;
 #[cfg(target_os = "linux")]
 mod disk;
 mod explain;
+mod ipv6;
 mod logs;
 mod members;
 #[cfg(target_os = "linux")]

@@ -31,7 +31,11 @@ pub(crate) struct HttpProxy {
 
 impl HttpProxy {
     pub(crate) async fn start(manner: Manner) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), manner).await
+    }
+
+    pub(crate) async fn start_at(bind: SocketAddr, manner: Manner) -> Self {
+        let socket = TcpListener::bind(bind).await.unwrap();
         let address = socket.local_addr().unwrap();
         let heads = Arc::<Mutex<Vec<String>>>::default();
         let asked = Arc::clone(&heads);

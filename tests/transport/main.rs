@@ -18,6 +18,8 @@ mod exchange_by_hand;
 mod grpc;
 #[cfg(feature = "grpc")]
 mod http_proxy;
+#[cfg(feature = "grpc")]
+mod ipv6;
 mod memory;
 #[cfg(feature = "grpc")]
 mod port;

@@ -2,7 +2,7 @@
 //!
 //! A *walk* is made to a peer of the book, to a bootstrap address, or to an address that the host
 //! names. It has one queue of endpoints and rungs: what worked last, then every endpoint by the best
-//! rung, then every endpoint by the next. An entry starts when one before it has failed, or [`STAGGER`]
+//! rung, IPv4 and IPv6 in turns, then every endpoint by the next. An entry starts when one before it has failed, or [`STAGGER`]
 //! after it started, so that a way that swallows everything costs a moment and not a time-out. The
 //! winner is the first whose hello is accepted; the dials of the others are given up, and count as
 //! nothing.
@@ -39,6 +39,7 @@ use crate::protocol::refusal::ConnectFailure;
 use crate::protocol::timers::Timer;
 use crate::types::{
     CloseReason, Endpoint, Event, FailureKind, LinkId, MonoTime, PeerId, TransportKind,
+    alternate_families,
 };
 
 use super::Membership;
@@ -250,11 +251,12 @@ impl Membership {
     /// The ways of a route, in the order in which they are tried.
     fn entries(&self, route: &Route, now: MonoTime) -> VecDeque<Entry> {
         let most = (MAX_ENTRIES / self.rungs.len().max(1)).max(1);
-        let places = &route.endpoints[..route.endpoints.len().min(most)];
+        let mut places = alternate_families(route.endpoints.iter().collect(), |e| e.is_v6());
+        places.truncate(most);
         let at = |rung: &TransportKind| {
             let rung = *rung;
             let by_it = places.iter().filter(move |endpoint| endpoint.carries(rung));
-            by_it.map(move |endpoint| Entry { endpoint: endpoint.clone(), rung })
+            by_it.map(move |endpoint| Entry { endpoint: (*endpoint).clone(), rung })
         };
         let mut all: Vec<_> = self.rungs.iter().flat_map(at).collect();
         all.truncate(MAX_ENTRIES);

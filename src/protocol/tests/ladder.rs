@@ -503,3 +503,23 @@ fn a_refusal_by_a_peer_that_answers_opens_no_breaker() {
     }
     assert_eq!(c.count("breakers_opened"), 0);
 }
+
+#[test]
+fn endpoints_of_both_families_take_turns_and_neither_is_left_out() {
+    // More of IPv6 than a walk has entries for: a node without IPv6 would never get to the rest.
+    let v6 = (1..=6).map(|n| format!("[2a00:{n}::1]:1"));
+    let listed = v6.chain(["5.6.7.8:1".to_owned(), "9.8.7.6:1".to_owned()]);
+    let endpoints = listed.map(|text| text.parse().unwrap()).collect();
+    let identity = Identity::from_seed([PEER; 32]);
+    let issued = WallTime::from_millis(super::single_node::START);
+    let draft = crate::types::RecordDraft { peer: peer(PEER), seq: 1, issued, endpoints };
+    let mut stored = StoredPeer::new(peer(PEER));
+    stored.record = Some(identity.sign_record(draft));
+    let mut c = Climber::new(&[], |_| {}, vec![stored]);
+    let begun = c.pass(secs(9));
+    let places: Vec<_> = begun.iter().map(|(_, dial)| dial.place.as_str()).collect();
+    assert_eq!(
+        places[..5],
+        ["[2a00:1::1]:1", "5.6.7.8:1", "[2a00:2::1]:1", "9.8.7.6:1", "[2a00:3::1]:1"]
+    );
+}

@@ -95,6 +95,32 @@ async fn a_name_leads_to_a_peer_whatever_else_answers_there() {
     }
 }
 
+/// A whole family is often a black hole, or leads to somebody else.
+#[tokio::test]
+async fn a_name_with_both_families_leads_to_a_peer_by_either() {
+    let v6: IpAddr = [0, 0, 0, 0, 0, 0, 0, 1].into();
+    if TcpListener::bind((v6, 0)).await.is_err() {
+        println!("SKIPPED: this machine has no IPv6");
+        return;
+    }
+    for wrong in [Wrong::Nobody, Wrong::Closes, Wrong::Silent, Wrong::Http] {
+        for (right_ip, wrong_ip) in [(v6, at(28)), (at(28), v6)] {
+            let mut tasks = JoinSet::new();
+            let listener = listen(2, SocketAddr::new(right_ip, 0)).await;
+            let port = listener.local_addr().port();
+            serve(listener, &mut tasks);
+            misbehave(wrong, SocketAddr::new(wrong_ip, port), &mut tasks).await;
+            for addresses in [[wrong_ip, right_ip], [right_ip, wrong_ip]] {
+                let transport = dialler(&addresses);
+                let name = endpoint(port);
+                let link = tokio::time::timeout(HANG, transport.dial(&name, None)).await.unwrap();
+                let link = link.unwrap_or_else(|error| panic!("{wrong:?} {wrong_ip}: {error}"));
+                assert_eq!(link.address.unwrap().ip(), right_ip);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn another_peer_than_expected_does_not_win() {
     let mut tasks = JoinSet::new();

@@ -33,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 #[cfg(unix)]
 use socket2::SockRef;
+use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -49,13 +50,15 @@ use super::shared::{Shared, TARGET};
 use super::tcp;
 use crate::error::{FailureKind, TransportError};
 use crate::ports::{Accepted, Listener, RawLink};
-use crate::types::TransportKind;
+use crate::types::{TransportKind, canonical};
 
 /// Delay after the operating system refused to accept, which it does again at once while, say, no
 /// file descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Maximum number of handshakes in pipes that are over and not told yet.
 const RESULTS: usize = 16;
+/// Maximum number of connections that wait for being accepted.
+const BACKLOG: i32 = 1024;
 
 /// Accepts links on one TCP port, and on another for what a proxy passes on.
 #[derive(Debug)]
@@ -89,7 +92,7 @@ impl Socket {
             let message = format!("cannot listen on {bind}");
             TransportError::with_source(FailureKind::Local, message, source)
         };
-        let listener = TcpListener::bind(bind).await.map_err(local)?;
+        let listener = listen_on(bind).map_err(local)?;
         // Not before it is bound: a second node on the port is to be refused.
         #[cfg(unix)]
         if port.shared.options.shares_port && port.entrance == Entrance::Direct {
@@ -105,7 +108,12 @@ impl Socket {
     async fn accept(this: Option<&Self>) -> (io::Result<(TcpStream, SocketAddr)>, Arc<Port>) {
         match this {
             None => std::future::pending().await,
-            Some(socket) => (socket.listener.accept().await, Arc::clone(&socket.port)),
+            Some(socket) => {
+                let accepted = socket.listener.accept().await;
+                // A socket for both families shows an IPv4 address in its IPv6 spelling.
+                let accepted = accepted.map(|(stream, address)| (stream, canonical(address)));
+                (accepted, Arc::clone(&socket.port))
+            }
         }
     }
 }
@@ -115,6 +123,25 @@ impl Socket {
 struct Relayed {
     incoming: mpsc::Receiver<(tcp::Stream, SocketAddr)>,
     port: Arc<Port>,
+}
+
+/// Listens on a TCP port; on `[::]` for both families, whatever the operating system has as its default.
+fn listen_on(bind: SocketAddr) -> io::Result<TcpListener> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
+    // Elsewhere that lets another program take the port.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    if bind.is_ipv6()
+        && bind.ip().is_unspecified()
+        && let Err(error) = socket.set_only_v6(false)
+    {
+        tracing::warn!(target: TARGET, %bind, %error, "this system serves IPv6 alone there");
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&bind.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 impl PortListener {

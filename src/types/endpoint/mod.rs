@@ -19,7 +19,7 @@ pub(crate) use self::scope::canonical;
     not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),
     allow(unused_imports)
 )]
-pub(crate) use self::scope::host_of;
+pub(crate) use self::scope::{alternate_families, host_of};
 
 /// Host of an endpoint: an IP address, or a DNS name that is resolved to all its addresses, anew at
 /// every attempt. Exhaustive on purpose: an endpoint has no third kind of host.
@@ -202,6 +202,12 @@ impl Endpoint {
             Host::Name(_) => AddressScope::Public,
             Host::Ip(ip) => AddressScope::of(*ip),
         }
+    }
+
+    /// Reports whether the host is an IPv6 address.
+    #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]
+    pub(crate) fn is_v6(&self) -> bool {
+        matches!(self.host, Host::Ip(IpAddr::V6(_)))
     }
 
     /// Reports whether a name stands for the peer, perhaps with several addresses, and other peers

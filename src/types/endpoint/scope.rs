@@ -81,3 +81,41 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
         v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
     }
 }
+
+/// Keeps the order within a family and what is first, but never has one family twice in a row while the other
+/// has any left: one whole family is often a black hole.
+#[cfg_attr(
+    not(any(test, feature = "node", feature = "grpc", feature = "unstable-core")),
+    allow(dead_code)
+)]
+pub(crate) fn alternate_families<T>(all: Vec<T>, is_v6: impl Fn(&T) -> bool) -> Vec<T> {
+    let total = all.len();
+    let first_is_v6 = all.first().is_some_and(&is_v6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|one| is_v6(one) == first_is_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut ordered = Vec::with_capacity(total);
+    while ordered.len() < total {
+        ordered.extend(first.next());
+        ordered.extend(second.next());
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_alternate_and_keep_their_order() {
+        let parse = |list: &[&str]| -> Vec<SocketAddr> {
+            list.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let ordered = |list: &[&str]| alternate_families(parse(list), SocketAddr::is_ipv6);
+        let given = ["[::1]:1", "[::2]:1", "[::3]:1", "1.0.0.1:1", "1.0.0.2:1"];
+        let wanted = ["[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "[::3]:1"];
+        assert_eq!(ordered(&given), parse(&wanted));
+        assert_eq!(ordered(&["1.0.0.1:1", "[::1]:1"]), parse(&["1.0.0.1:1", "[::1]:1"]));
+        assert_eq!(ordered(&[]), []);
+    }
+}

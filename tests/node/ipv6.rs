@@ -1,0 +1,78 @@
+//! Nodes on IPv6, on both families, and of one family each.
+//!
+//! Skipped aloud where this machine has no IPv6 at all.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sorcha_peer::{Event, PeerNode};
+
+use crate::common::{assert_spreads, config_with, event, start, start_with, stop, until_peers};
+
+const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+fn has_ipv6() -> bool {
+    let has = std::net::UdpSocket::bind((V6, 0)).is_ok();
+    if !has {
+        println!("SKIPPED: this machine has no IPv6");
+    }
+    has
+}
+
+async fn start_at(ip: IpAddr, contacts: &[String]) -> PeerNode {
+    let config = config_with(|config| config.listen.address = Some(SocketAddr::new(ip, 0)));
+    start(PeerNode::builder().config(config).bootstrap(contacts)).await
+}
+
+/// A node at `[::]`, and the addresses at which it is found by either family.
+async fn start_for_both(contacts: &[String]) -> (PeerNode, [String; 2]) {
+    let node = start_at(Ipv6Addr::UNSPECIFIED.into(), contacts).await;
+    let port = node.listen_addr().unwrap().port();
+    (node, [V6, V4].map(|ip| SocketAddr::new(ip, port).to_string()))
+}
+
+#[tokio::test]
+async fn nodes_of_either_family_meet_at_one_that_has_both() {
+    if !has_ipv6() {
+        return;
+    }
+    let (both, [by_v6, by_v4]) = start_for_both(&[]).await;
+    let mut events = both.events();
+    let v6 = start_at(V6, &[by_v6]).await;
+    let v4 = start_at(V4, &[by_v4]).await;
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let address = event(&mut events, "a peer", |event| match event {
+            Event::PeerUp { address, .. } => address.clone(),
+            _ => None,
+        });
+        let address: SocketAddr = address.await.parse().unwrap();
+        seen.insert(address.ip());
+    }
+    assert_eq!(seen, [V4, V6].into(), "an IPv4 address is shown as one");
+    assert_spreads(&v6, &v4).await;
+    for node in [&both, &v6, &v4] {
+        stop(node).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_both_families_is_found_by_either() {
+    let found = tokio::net::lookup_host(("localhost", 1)).await;
+    let found: BTreeSet<_> = found.into_iter().flatten().map(|at| at.ip()).collect();
+    for ip in [V4, V6] {
+        if !found.contains(&ip) {
+            println!("SKIPPED: localhost is not {ip} here");
+            continue;
+        }
+        let node = start_with(|config| config.listen.address = Some(SocketAddr::new(ip, 0))).await;
+        let name = format!("localhost:{}", node.listen_addr().unwrap().port());
+        let other = start_at(V4, &[name]).await;
+        // It listens at this one address alone.
+        let peers = until_peers(&other, "a link", |peers| !peers.is_empty()).await;
+        assert_eq!(peers[0].peer, node.peer_id(), "by {ip}");
+        stop(&other).await;
+        stop(&node).await;
+    }
+}
