@@ -96,12 +96,14 @@ async fn learn(
     }
 }
 
-/// Reports whether each server that was named has answered or failed, over TCP too.
+/// Reports whether each server that was named has answered or failed, over TCP too, and the NAT is judged.
 fn is_complete(report: &ReachabilityReport, seen: &BTreeMap<String, String>, args: &Args) -> bool {
     let mut kinds = Vec::new();
     if !args.stun.is_empty() {
         let mapping = report.candidates.iter().any(|found| found.source == "tcp-mapping");
-        if !mapping && !report.failed.contains_key("tcp-mapping") {
+        let is_mapped = mapping || report.failed.contains_key("tcp-mapping");
+        // How the NAT behaves is known last.
+        if !is_mapped || report.nat.is_empty() {
             return false;
         }
         kinds.push("stun");

@@ -12,7 +12,6 @@ mod memory;
 mod nat;
 mod proxy;
 mod ranges;
-#[allow(dead_code)]
 mod relay;
 pub(crate) mod root;
 #[cfg_attr(not(any(test, feature = "node", feature = "unstable-core")), allow(dead_code))]

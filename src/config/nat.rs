@@ -48,7 +48,7 @@ pub struct NatConfig {
     /// where it is read. Default none. In a build with the feature `turn`.
     #[serde(serialize_with = "without_passwords")]
     pub relays: Vec<String>,
-    /// True: the router is asked to pass the listening port on, over PCP, NAT-PMP or UPnP, for as long as the
+    /// True: the router is asked to pass the listening port on, over PCP, NAT-PMP or `UPnP`, for as long as the
     /// node runs. Default false. In a build with the feature `port-mapping`.
     pub port_mapping: bool,
     /// Time for which answers are believed; then, and when an interface changes or the last link is lost, all

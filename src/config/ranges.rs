@@ -170,7 +170,6 @@ impl MessagesConfig {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
 /// Reports whether a text is a name or an IP address as a URL has it, without a port.
 fn is_host(text: &str) -> bool {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -179,6 +178,7 @@ fn is_host(text: &str) -> bool {
     is_name || bare.unwrap_or(text).parse::<IpAddr>().is_ok()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers, at every call")]
 pub(super) fn within<T: PartialOrd + Display>(
     field: &'static str,
     value: T,

@@ -394,11 +394,7 @@ impl Parts {
         };
         self.spawn_sources(&shared, sources, &mut effects);
         #[cfg(feature = "mdns")]
-        if let Some(find) = self.nearby {
-            let running = effects.is_running.subscribe();
-            let looking = nearby::run(find, listening, running, shared.done.clone());
-            effects.workers.spawn(looking.instrument(shared.span.clone()));
-        }
+        look_around(self.nearby.take(), listening, &shared, &mut effects);
         let mail = Mailboxes {
             completions,
             commands: command_box,
@@ -562,6 +558,21 @@ impl Parts {
             done: shared.done.clone(),
         };
         spawn(backfill.run().boxed());
+    }
+}
+
+/// Has nodes of the LAN found, until the node ends.
+#[cfg(feature = "mdns")]
+fn look_around(
+    find: Option<FindNearby>,
+    listening: Option<SocketAddr>,
+    shared: &Shared,
+    effects: &mut Effects,
+) {
+    if let Some(find) = find {
+        let running = effects.is_running.subscribe();
+        let looking = nearby::run(find, listening, running, shared.done.clone());
+        effects.workers.spawn(looking.instrument(shared.span.clone()));
     }
 }
 

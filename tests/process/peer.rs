@@ -150,14 +150,24 @@ impl Peer {
 
     /// Asks for figures until they are as wanted, and returns them.
     pub(crate) fn until_stats(&mut self, holds: impl Fn(&Value) -> bool) -> Value {
+        self.until_answer(&json!({ "op": "stats" }), GLANCE, holds)
+    }
+
+    /// Asks this, so much time apart, until the answer is as wanted, and returns it.
+    pub(crate) fn until_answer(
+        &mut self,
+        question: &Value,
+        apart: Duration,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Value {
         let started = Instant::now();
         loop {
-            let stats = self.ask(json!({ "op": "stats" }));
-            if holds(&stats) {
-                return stats;
+            let answer = self.ask(question.clone());
+            if holds(&answer) {
+                return answer;
             }
-            assert!(started.elapsed() < HANG, "waited in vain, last seen {stats}");
-            std::thread::sleep(GLANCE);
+            assert!(started.elapsed() < 2 * HANG, "waited in vain, last seen {answer}");
+            std::thread::sleep(apart);
         }
     }
 

@@ -268,9 +268,8 @@ impl Allocation {
             // Coturn sends indications, as RFC 6062 has it; others send requests.
             MessageClass::Indication | MessageClass::Request => self.on_attempt(now, &received),
             MessageClass::SuccessResponse | MessageClass::ErrorResponse => {
-                let is_awaited =
-                    |p: &&Pending| received.method.is_some_and(|method| p.ask.method() == method);
-                if self.pending.get(&received.id).filter(is_awaited).is_none() {
+                let asked = self.pending.get(&received.id).map(|pending| pending.ask.method());
+                if asked.is_none() || asked != received.method {
                     return self.ignore();
                 }
                 let Some(pending) = self.pending.remove(&received.id) else { return Ok(()) };

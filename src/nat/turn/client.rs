@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +161,7 @@ impl<N: Net> Client<N> {
             let due = session.start + allocation.next_due().min(session.now() + LONG);
             tokio::select! {
                 got = stream.read_buf(&mut read) => {
-                    if got.map_err(broken)? == 0 {
+                    if got? == 0 {
                         return Err(Fault::new(FailureKind::Closed, "the relay ended the connection"));
                     }
                     while let Some(message) = take_message(&mut read)? {
@@ -254,21 +253,17 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<()
         stream.write_all(bytes).await?;
         stream.flush().await
     };
-    timeout(WRITE, write).await.map_err(|_| late("the relay reads nothing"))?.map_err(broken)
+    timeout(WRITE, write).await.map_err(|_| late("the relay reads nothing"))?.map_err(Fault::from)
 }
 
 /// Reads one message and nothing of what follows it.
 pub(super) async fn read_message(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, Fault> {
     let mut header = [0; HEADER_BYTES];
-    stream.read_exact(&mut header).await.map_err(broken)?;
+    stream.read_exact(&mut header).await?;
     let mut message = vec![0; message_bytes(&header)?];
     message[..HEADER_BYTES].copy_from_slice(&header);
-    stream.read_exact(&mut message[HEADER_BYTES..]).await.map_err(broken)?;
+    stream.read_exact(&mut message[HEADER_BYTES..]).await?;
     Ok(message)
-}
-
-fn broken(error: io::Error) -> Fault {
-    Fault::new(FailureKind::Closed, format!("the connection to the relay broke: {error}"))
 }
 
 fn late(what: &str) -> Fault {

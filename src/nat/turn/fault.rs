@@ -1,5 +1,7 @@
 //! Reasons why a relay does not do its work.
 
+use std::io;
+
 use crate::error::{FailureKind, ProbeError, TransportError};
 
 /// Reason why a connection to a relay, or one request there, failed.
@@ -41,6 +43,12 @@ impl Fault {
     /// The error of the relay of this name.
     pub(super) fn into_probe(self, name: &str) -> ProbeError {
         ProbeError::new(self.kind, format!("{name}: {}", self.why))
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::new(FailureKind::Closed, format!("the connection to the relay broke: {error}"))
     }
 }
 

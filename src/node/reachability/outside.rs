@@ -101,7 +101,10 @@ impl Outside {
     }
 
     /// Tasks that learn the addresses of a node which listens at this address.
-    #[cfg_attr(not(feature = "port-mapping"), allow(unused_variables))]
+    #[cfg_attr(
+        not(feature = "port-mapping"),
+        allow(unused_variables, clippy::needless_pass_by_value)
+    )]
     pub(in crate::node) fn tasks(
         self,
         listening: Option<SocketAddr>,

@@ -202,6 +202,11 @@ pub(super) fn is_port_dialled_back(port: u16) -> bool {
     port >= 1024 || port == 80 || port == 443
 }
 
+/// Reports whether a source names mappings of the listening port.
+pub(super) fn is_mapping(source: CandidateSource) -> bool {
+    rank(source) == 0
+}
+
 fn rank(source: CandidateSource) -> u8 {
     use CandidateSource as S;
     match source {

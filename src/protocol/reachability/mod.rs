@@ -217,9 +217,14 @@ impl Protocol {
         let addresses = candidates::addresses(&places);
         self.end_round();
         self.reachability.asking.keep(&addresses, now);
+        let nat = &self.env.config.nat;
+        // A mapping of the listening port is named in a moment, and asked about first: behind a NAT the port
+        // itself would have the first minute for nothing.
+        let is_mapping_awaited = (nat.port_mapping || !nat.stun.is_empty())
+            && !places.iter().any(|place| candidates::is_mapping(place.source));
         let groups = |address: SocketAddr| {
             let groups: BTreeSet<_> = self.helpers(address).map(|helper| helper.group).collect();
-            groups.len()
+            if is_mapping_awaited { groups.len().min(HELPERS - 1) } else { groups.len() }
         };
         if let Some(address) = self.reachability.asking.due(&addresses, groups, now) {
             self.begin_round(address);

@@ -136,7 +136,7 @@ impl From<ReachabilityReport> for Reachable {
         Self {
             state: (&report.state).into(),
             endpoint: report.state.endpoint().map(ToString::to_string),
-            until_ms: report.until.map(|until| until.as_millis()),
+            until_ms: report.until.map(crate::types::WallTime::as_millis),
             listening: report.listening,
             advertised: report.advertised,
             candidates: report.candidates.into_iter().map(Into::into).collect(),
