@@ -75,9 +75,10 @@ fn read_mapping(data: &[u8], port: u16) -> Option<Result<(u16, u32), MapError>> 
         Ok(body) => body,
         Err(error) => return Some(Err(error)),
     };
-    let &[a, b, c, d, e, f, g, h] = body.first_chunk()?;
-    let mapped = (u16::from_be_bytes([c, d]), u32::from_be_bytes([e, f, g, h]));
-    (u16::from_be_bytes([a, b]) == port).then_some(Ok(mapped))
+    let (&inside, rest) = body.split_first_chunk()?;
+    let (&outside, rest) = rest.split_first_chunk()?;
+    let mapped = (u16::from_be_bytes(outside), u32::from_be_bytes(*rest.first_chunk()?));
+    (u16::from_be_bytes(inside) == port).then_some(Ok(mapped))
 }
 
 /// Returns what follows the head; `None` where it is no answer to a question of this kind.

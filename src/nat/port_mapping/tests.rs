@@ -89,6 +89,9 @@ fn nat_pmp(question: &[u8]) -> Vec<u8> {
     }
 }
 
+/// What a device says when it is asked.
+type Device = Box<dyn Fn(&str, &str) -> Reply + Send + Sync>;
+
 enum Reply {
     Http(u16, String),
     Raw(Vec<u8>),
@@ -519,7 +522,7 @@ async fn wrong_answers_of_a_service_give_nothing() {
             _ => obliging(what, body),
         }
     };
-    let cases: Vec<Box<dyn Fn(&str, &str) -> Reply + Send + Sync>> = vec![
+    let cases: Vec<Device> = vec![
         Box::new(ip("")),
         Box::new(ip("0.0.0.0")),
         Box::new(ip("999.1.1.1")),

@@ -87,7 +87,7 @@ struct Socket {
 }
 
 impl Socket {
-    async fn bind(bind: SocketAddr, port: Port) -> Result<Self, TransportError> {
+    fn bind(bind: SocketAddr, port: Port) -> Result<Self, TransportError> {
         let local = |source: io::Error| {
             let message = format!("cannot listen on {bind}");
             TransportError::with_source(FailureKind::Local, message, source)
@@ -145,7 +145,7 @@ fn listen_on(bind: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl PortListener {
-    pub(in crate::transport) async fn bind(
+    pub(in crate::transport) fn bind(
         shared: Arc<Shared>,
         rung: TransportKind,
         bind: SocketAddr,
@@ -153,10 +153,10 @@ impl PortListener {
         let listening = shared.listen(rung)?;
         let (results, in_pipes) = mpsc::channel(RESULTS);
         let port = |entrance| Port::new(Arc::clone(&shared), entrance, results.clone());
-        let direct = Socket::bind(bind, port(Entrance::Direct)).await?;
+        let direct = Socket::bind(bind, port(Entrance::Direct))?;
         let proxied = match shared.options.http {
             None => None,
-            Some(bind) => Some(Socket::bind(bind, port(Entrance::Proxied)).await?),
+            Some(bind) => Some(Socket::bind(bind, port(Entrance::Proxied))?),
         };
         let incoming = shared.routes.relays.listen();
         let relayed = Relayed { incoming, port: Arc::new(port(Entrance::Relayed)) };
