@@ -189,7 +189,7 @@ impl Transport for GrpcTransport {
     }
 
     async fn listen(&self, bind: SocketAddr) -> Result<Box<dyn Listener>, TransportError> {
-        let listener = PortListener::bind(Arc::clone(&self.shared), self.rung, bind)?;
+        let listener = PortListener::bind(&self.shared, self.rung, bind)?;
         Ok(Box::new(listener))
     }
 

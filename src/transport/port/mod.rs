@@ -146,13 +146,13 @@ fn listen_on(bind: SocketAddr) -> io::Result<TcpListener> {
 
 impl PortListener {
     pub(in crate::transport) fn bind(
-        shared: Arc<Shared>,
+        shared: &Arc<Shared>,
         rung: TransportKind,
         bind: SocketAddr,
     ) -> Result<Self, TransportError> {
         let listening = shared.listen(rung)?;
         let (results, in_pipes) = mpsc::channel(RESULTS);
-        let port = |entrance| Port::new(Arc::clone(&shared), entrance, results.clone());
+        let port = |entrance| Port::new(Arc::clone(shared), entrance, results.clone());
         let direct = Socket::bind(bind, port(Entrance::Direct))?;
         let proxied = match shared.options.http {
             None => None,
