@@ -16,7 +16,7 @@ use crate::nat::outside::{Family, StunServer};
 use crate::types::{NatBehaviour, NatDependence};
 
 /// Loopback addresses: of the server, of the NAT's outside where it forwards, and where it does not.
-const SERVER: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+const SERVER: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
 const FORWARDING: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
@@ -256,24 +256,24 @@ async fn a_server_that_does_not_change_its_address_leaves_the_filter_open() {
 /// Servers with one address each tell of the mapping, and together of what it depends on.
 #[tokio::test]
 async fn plain_servers_tell_of_the_mapping_alone() {
-    let (a, b) = (Server::honest("127.0.0.1").await, Server::honest("127.0.0.2").await);
+    let (own, own_too) = (Server::honest("127.0.0.1").await, Server::honest("127.0.0.2").await);
     let outside = |port: u16| {
         move |request: &[u8], from: SocketAddr| {
             let seen = SocketAddr::new(OUTSIDE.into(), port.max(from.port()));
             vec![super::encoding::success(request, seen)]
         }
     };
-    let (c, d) = (
+    let (mapped, alike) = (
         Server::start("127.0.0.1", outside(0)).await,
         Server::start("127.0.0.2", outside(0)).await,
     );
-    let e = Server::start("127.0.0.2", outside(u16::MAX)).await;
+    let otherwise = Server::start("127.0.0.2", outside(u16::MAX)).await;
     for (servers, mapping, confidence) in [
-        (&[&a][..], NatDependence::NoNat, 50),
-        (&[&a, &b], NatDependence::NoNat, 65),
-        (&[&c, &d], NatDependence::EndpointIndependent, 65),
-        (&[&c, &e], NatDependence::AddressDependent, 65),
-        (&[&c], NatDependence::NotTested, 10),
+        (&[&own][..], NatDependence::NoNat, 50),
+        (&[&own, &own_too], NatDependence::NoNat, 65),
+        (&[&mapped, &alike], NatDependence::EndpointIndependent, 65),
+        (&[&mapped, &otherwise], NatDependence::AddressDependent, 65),
+        (&[&mapped], NatDependence::NotTested, 10),
     ] {
         let found = classify(&configured(servers.iter().copied()), Family::V4).await;
         assert_eq!(found.mapping, mapping, "{found:?}");
