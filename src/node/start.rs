@@ -309,6 +309,7 @@ impl Parts {
     }
 
     /// Sets the tasks going.
+    #[expect(clippy::too_many_lines, reason = "one list of what is wired to what")]
     fn assemble(mut self, opened: Opened) -> PeerNode {
         let listening = opened.listening;
         let (done, completions) = mpsc::channel(MAX_COMPLETIONS);

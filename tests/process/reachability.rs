@@ -20,7 +20,7 @@ fn a_process_tells_what_servers_see_and_all_that_it_knows_of_its_addresses() {
     assert_eq!(line["prober"], format!("stun:{server}"));
 
     // One of two servers is silent, and nobody confirms what the other one says.
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     let report = loop {
         let report = peer.ask(json!({ "op": "reachability" }));
         assert_eq!(report["event"], "reachability", "{report}");
@@ -54,7 +54,7 @@ fn one_server_alone_is_believed_and_what_it_says_waits_for_a_proof() {
     peer.wait("reachability", |line| line["prober"].is_string());
     let port = peer.listen.rsplit(':').next().unwrap().to_owned();
     let endpoint = format!("203.0.113.7:{port}");
-    let since = std::time::Instant::now();
+    let since = tokio::time::Instant::now();
     let report = loop {
         let report = peer.ask(json!({ "op": "reachability" }));
         let candidates = report["candidates"].as_array().unwrap();

@@ -306,6 +306,7 @@ impl Chaos {
         })
     }
 
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of input")]
     fn input(&mut self, step: Step) -> Option<Input> {
         let Step { kind, a, b, .. } = step;
         let link = LinkId(self.next_link.saturating_sub(u64::from(a % 6)));

@@ -122,7 +122,7 @@ fn mutated_messages_harm_nobody_and_prove_nothing_else() {
     let (mut read, mut proven) = (0, 0);
     for round in 0..MUTATIONS {
         let mut bytes = originals[round as usize % originals.len()].clone();
-        for _ in 0..1 + rng.next_u32() % 3 {
+        for _ in 0..=rng.next_u32() % 3 {
             let at = rng.next_u32() as usize % bytes.len();
             match rng.next_u32() % 4 {
                 0 => bytes[at] ^= 1 << (rng.next_u32() % 8),
