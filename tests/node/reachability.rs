@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sorcha_peer::error::{ConfigError, FailureKind, ProbeError, StartError};
@@ -13,6 +13,7 @@ use sorcha_peer::{Event, PeerNode, PeerNodeBuilder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::common::{builder, config_with, event, soon, start, start_alone, stop};
 use crate::stun_server::{response, serve};
