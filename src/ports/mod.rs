@@ -1,6 +1,6 @@
 //! Traits that a host may implement, and what they hand over and take. One more stands at the root, since
 //! it is the one most often implemented: [`Validator`]. Stores that come together are a
-//! [`Storage`](crate::Storage).
+//! [`Storage`].
 //!
 //! All are object safe, `Send + Sync + 'static`, and know no runtime: an implementation may use
 //! tokio, another runtime or none. The node calls them from tasks of its own, so a call must not block
