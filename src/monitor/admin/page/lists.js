@@ -230,12 +230,12 @@ function writeReach(status, stats) {
   pairs.forEach(([, text], i) => put(facts.children[i].lastChild, text));
 }
 
-const STATES = map({ private: "no: others tried and did not reach it; it goes on by the links that it dials", unknown: "not known: too few peers have tried" });
+const REACH = map({ private: "no: others tried and did not reach it; it goes on by the links that it dials", unknown: "not known: too few peers have tried" });
 
 /** Whether others can dial the node, in words. */
 function reachable(reach) {
   if (reach.state === "public") return `yes, at ${plain(reach.endpoint)}`;
-  return STATES.get(reach.state) ?? plain(reach.state, 40);
+  return REACH.get(reach.state) ?? plain(reach.state, 40);
 }
 
 const dashless = (word) => plain(word, 40).replaceAll("-", " ");
