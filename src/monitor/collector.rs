@@ -10,17 +10,24 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::metrics::{Family, Kind, PREFIX, Snapshot, families};
+use crate::types::Event;
 
-/// Collector of the figures that were sent last; of nothing after `None`.
+/// Collector of the figures of a node that were sent last; of nothing once its events have ended.
 #[derive(Debug)]
-pub(crate) struct LatestFigures(pub(crate) watch::Receiver<Option<Snapshot>>);
+pub(crate) struct LatestFigures {
+    pub(crate) figures: watch::Receiver<Snapshot>,
+    pub(crate) events: broadcast::WeakSender<Event>,
+}
 
 impl Collector for LatestFigures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let families = self.0.borrow().as_ref().map(families).unwrap_or_default();
+        if self.events.strong_count() == 0 {
+            return Ok(());
+        }
+        let families = families(&self.figures.borrow());
         families.iter().try_for_each(|family| encode(family, &mut encoder))
     }
 }
@@ -72,9 +79,11 @@ mod tests {
 
     #[test]
     fn a_registry_writes_what_the_node_writes() {
-        let (figures, latest) = watch::channel(Some(snapshot(7)));
+        let (_sender, figures) = watch::channel(snapshot(7));
+        let (events, _) = broadcast::channel(1);
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(LatestFigures(latest)));
+        let latest = LatestFigures { figures, events: events.downgrade() };
+        registry.register_collector(Box::new(latest));
         // Whole numbers are written with a point.
         let lines = |text: &str| -> Vec<String> {
             text.lines().map(|line| line.strip_suffix(".0").unwrap_or(line).to_owned()).collect()
@@ -84,7 +93,7 @@ mod tests {
             assert_eq!(there, wanted);
         }
         assert_eq!(lines(&scraped(&registry)).len(), wanted.len());
-        figures.send_replace(None);
+        drop(events);
         assert!(!scraped(&registry).contains(PREFIX), "the node has stopped");
     }
 }

@@ -118,9 +118,6 @@ impl Protocol {
         if self.on_dial_back_failed(dial, reason) || self.on_heir_not_dialled(dial, reason) {
             return;
         }
-        if let Some(endpoint) = self.membership.dials.get(&dial).map(|d| d.endpoint.clone()) {
-            self.note_dialled(&endpoint);
-        }
         let (env, links, guard) = (&mut self.env, &self.links, &self.guard);
         self.membership.on_dial_failed(env, links, guard, dial, reason, detail);
     }
@@ -217,8 +214,8 @@ impl Protocol {
             Message::DialBackTask { nonce, address, peer } => {
                 self.on_dial_back_task(link, nonce, address, peer);
             }
-            Message::DialBackResult { nonce, outcome } => {
-                self.on_dial_back_result(link, nonce, outcome);
+            Message::DialBackResult { nonce, outcome, dialler } => {
+                self.on_dial_back_result(link, nonce, outcome, dialler);
             }
         }
     }

@@ -224,7 +224,11 @@ impl Protocol {
 
     /// The next thing to do; drain to `None` after every [`Protocol::handle`].
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.env.out.pop_front()
+        let output = self.env.out.pop_front();
+        if let Some(Output::Dial { dial, endpoint, .. }) = &output {
+            self.note_dialled(*dial, endpoint);
+        }
+        output
     }
 
     /// Returns the latest time to come back with [`Input::Timeout`].

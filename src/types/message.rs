@@ -359,6 +359,8 @@ pub enum Message {
         nonce: u64,
         /// What came of it.
         outcome: DialBackOutcome,
+        /// Peer that dialled, in the answer to a request; `None` where nobody did, and from older peers.
+        dialler: Option<PeerId>,
     },
 }
 

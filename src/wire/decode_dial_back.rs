@@ -36,15 +36,21 @@ pub(super) fn task(body: &[u8]) -> Result<Message, WireError> {
 }
 
 pub(super) fn result(body: &[u8]) -> Result<Message, WireError> {
-    let (mut nonce, mut code) = (0, 0);
+    let (mut nonce, mut code, mut dialler) = (0, 0, &[][..]);
     for field in Fields(body) {
         match field? {
             (1, value) => nonce = value.fixed64("nonce")?,
             (2, value) => code = value.uint("outcome")?,
+            (3, value) => dialler = value.bytes("dialler")?,
             _ => {}
         }
     }
-    Ok(Message::DialBackResult { nonce, outcome: outcome_of(code) })
+    let dialler = if dialler.is_empty() {
+        None
+    } else {
+        Some(PeerId::from_bytes(exactly("dialler", dialler, "none or 32")?))
+    };
+    Ok(Message::DialBackResult { nonce, outcome: outcome_of(code), dialler })
 }
 
 fn port_of(value: Value<'_>) -> Result<u16, WireError> {

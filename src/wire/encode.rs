@@ -212,8 +212,9 @@ impl Body for Message {
             Self::DialBackTask { nonce, address, peer } => {
                 nested(out, kind::DIAL_BACK_TASK, &DialBackTask(*nonce, *address, peer));
             }
-            Self::DialBackResult { nonce, outcome } => {
-                let result = Numbered(*nonce, outcome_code(*outcome));
+            Self::DialBackResult { nonce, outcome, dialler } => {
+                let outcome = outcome_code(*outcome);
+                let result = DialBackResult(Numbered(*nonce, outcome), dialler.as_ref());
                 nested(out, kind::DIAL_BACK_RESULT, &result);
             }
         }
@@ -386,6 +387,17 @@ impl Body for DialBackTask<'_> {
         with_ip_bytes(Some(self.1.ip()), |ip| bytes(out, 2, ip));
         uint(out, 3, u64::from(self.1.port()));
         bytes(out, 4, self.2.as_bytes());
+    }
+}
+
+struct DialBackResult<'a>(Numbered, Option<&'a PeerId>);
+
+impl Body for DialBackResult<'_> {
+    fn write(&self, out: &mut impl Out) {
+        self.0.write(out);
+        if let Some(dialler) = self.1 {
+            bytes(out, 3, dialler.as_bytes());
+        }
     }
 }
 

@@ -13,16 +13,6 @@ fn scraped(registry: &Registry) -> String {
     scraped
 }
 
-async fn until(registry: &Registry, what: &str, holds: impl Fn(&str) -> bool) {
-    let shown = async {
-        while !holds(&scraped(registry)) {
-            // Nothing announces figures.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    soon(what, shown).await;
-}
-
 #[tokio::test]
 async fn a_collector_follows_its_node_and_does_not_keep_it() {
     let node = start_alone().await;
@@ -31,7 +21,15 @@ async fn a_collector_follows_its_node_and_does_not_keep_it() {
     let published = |n: u8| format!("sorcha_peer_transactions_published_total {n}.0\n");
     assert!(scraped(&registry).contains(&published(0)), "{}", scraped(&registry));
     node.publish("t", "x").await.expect("a receipt");
-    until(&registry, "what was published", |text| text.contains(&published(1))).await;
+    let follows = async {
+        while !scraped(&registry).contains(&published(1)) {
+            // Nothing announces figures.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("what was published", follows).await;
+    let mut events = node.events();
     drop(node);
-    until(&registry, "the end", |text| !text.contains("sorcha_peer_")).await;
+    soon("the end", async { while events.next().await.is_some() {} }).await;
+    assert!(!scraped(&registry).contains("sorcha_peer_"), "{}", scraped(&registry));
 }

@@ -74,9 +74,9 @@ impl PeerNode {
     pub async fn metrics_collector(
         &self,
     ) -> Result<Box<dyn prometheus_client::collector::Collector>, NodeClosed> {
-        let (figures, latest) = watch::channel(Some(self.snapshot().await?));
-        self.0.runtime.spawn(refresh(self.downgrade(), figures));
-        Ok(Box::new(monitor::LatestFigures(latest)))
+        let (sender, figures) = watch::channel(self.snapshot().await?);
+        self.0.runtime.spawn(refresh(self.downgrade(), sender));
+        Ok(Box::new(monitor::LatestFigures { figures, events: self.0.events.clone() }))
     }
 
     /// Figures and links of one instant.
@@ -105,15 +105,14 @@ impl PeerNode {
 
 /// Takes figures for a collector until either it or the node is gone.
 #[cfg(feature = "metrics")]
-async fn refresh(node: WeakPeerNode, figures: watch::Sender<Option<Snapshot>>) {
+async fn refresh(node: WeakPeerNode, figures: watch::Sender<Snapshot>) {
     loop {
         tokio::select! {
             () = figures.closed() => return,
             () = tokio::time::sleep(MAX_AGE) => {}
         }
-        let Some(node) = node.upgrade() else { break };
-        let Ok(snapshot) = node.snapshot().await else { break };
-        figures.send_replace(Some(snapshot));
+        let Some(node) = node.upgrade() else { return };
+        let Ok(snapshot) = node.snapshot().await else { return };
+        figures.send_replace(snapshot);
     }
-    figures.send_replace(None);
 }

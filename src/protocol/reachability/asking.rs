@@ -11,10 +11,13 @@
 //! A round asks up to [`HELPERS`] peers of distinct address groups about one address, and others than the
 //! round before if there are. One that says "reached" counts for nothing: what counts is that a stranger
 //! came to this node and said the nonce of the round, which nobody can pretend who was not let in. "Failed"
-//! can be said by anybody: so it takes two in a round in which nobody was seen, and two such rounds
-//! with no other answer between where the address was proven, since one liar may be a helper and another one's dialler. Where others found
-//! nobody to dial, as in a network in which each is linked with each, one that was seen is enough; and what was
-//! proven stays told, as lapsed, until it is denied.
+//! can be said by anybody, who may be one's helper and another one's dialler: so it takes two that have nobody
+//! in common, helper or dialler, in a round in which nobody was seen. Where the address was proven, it takes two
+//! such rounds with no other answer between, for an outage may be short. A helper that does not say who dialled,
+//! as peers of earlier versions do, counts for itself alone.
+//!
+//! Where others found nobody to dial, as in a network in which each is linked with each, one that was seen is
+//! enough; and what was proven stays told, as lapsed, until it is denied.
 //!
 //! There is one round a minute at most; an answer is asked for anew after two thirds of its time, and where
 //! none was found, a minute later, and ever later from the fourth time on.
@@ -29,7 +32,7 @@ use crate::types::{DialBackOutcome, MonoTime, PeerId};
 
 /// Number of peers that are asked in one round.
 pub(super) const HELPERS: usize = 3;
-/// Number of answers that have to agree.
+/// Number of strangers that prove an address, whoever says that it failed.
 const QUORUM: usize = 2;
 /// Time for which an answer counts.
 const COUNTS_FOR: Duration = Duration::from_mins(15);
@@ -81,6 +84,8 @@ struct Asked {
     /// True: somebody came and said the nonce.
     is_seen: bool,
     outcome: Option<DialBackOutcome>,
+    /// Peer that dialled, as the helper says.
+    dialler: Option<PeerId>,
 }
 
 impl Asked {
@@ -91,6 +96,15 @@ impl Asked {
     fn has_failed(&self) -> bool {
         !self.is_seen && self.outcome == Some(DialBackOutcome::Failed)
     }
+
+    fn involves(&self, peer: PeerId) -> bool {
+        self.helper == peer || self.dialler == Some(peer)
+    }
+
+    /// Reports whether nobody had a part in both.
+    fn is_apart(&self, other: &Self) -> bool {
+        !other.involves(self.helper) && self.dialler.is_none_or(|dialler| !other.involves(dialler))
+    }
 }
 
 #[derive(Debug)]
@@ -99,6 +113,14 @@ struct Round {
     until: MonoTime,
     asked: Vec<Asked>,
     is_over: bool,
+}
+
+impl Round {
+    /// Reports whether two have failed who cannot be one liar.
+    fn is_denied(&self) -> bool {
+        let failed = || self.asked.iter().filter(|asked| asked.has_failed());
+        failed().any(|one| failed().any(|other| one.is_apart(other)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -175,7 +197,9 @@ impl Asking {
         helpers: impl Iterator<Item = (PeerId, u64)>,
         now: MonoTime,
     ) {
-        let asked = |(helper, nonce)| Asked { helper, nonce, is_seen: false, outcome: None };
+        let asked = |(helper, nonce)| {
+            Asked { helper, nonce, is_seen: false, outcome: None, dialler: None }
+        };
         let asked = helpers.map(asked).collect();
         self.next_round = now + ASK_EVERY;
         self.round = Some(Round { address, until: now + ROUND, asked, is_over: false });
@@ -193,16 +217,17 @@ impl Asking {
         asked.filter(|asked| asked.nonce == nonce).for_each(|asked| asked.is_seen = true);
     }
 
-    /// A peer answers; `false` where it was not asked that, or has answered.
+    /// A peer answers, and says who dialled; `false` where it was not asked that, or has answered.
     pub(super) fn note_answer(
         &mut self,
         helper: &PeerId,
         nonce: u64,
         outcome: DialBackOutcome,
+        dialler: Option<PeerId>,
     ) -> bool {
         let mut asked = self.round.iter_mut().flat_map(|round| &mut round.asked);
         let found = asked.find(|a| a.helper == *helper && a.nonce == nonce && a.outcome.is_none());
-        found.map(|asked| asked.outcome = Some(outcome)).is_some()
+        found.map(|asked| (asked.outcome, asked.dialler) = (Some(outcome), dialler)).is_some()
     }
 
     /// The link with a peer has ended: there will be no answer.
@@ -224,7 +249,7 @@ impl Asking {
             Verdict::Proven
         } else if has_time {
             return None;
-        } else if seen == 0 && failed >= QUORUM {
+        } else if seen == 0 && round.is_denied() {
             Verdict::NotReached
         } else if seen > 0 && failed == 0 {
             Verdict::Proven
@@ -321,7 +346,7 @@ mod tests {
                 asking.note_seen(*nonce);
             }
             for (n, outcome) in answers {
-                assert!(asking.note_answer(&peer(*n), u64::from(*n), *outcome));
+                assert!(asking.note_answer(&peer(*n), u64::from(*n), *outcome, None));
             }
             let ended = asking.end_round(at(1)).map(|(_, verdict, _)| verdict);
             assert_eq!(ended, expected, "{seen:?} {answers:?}");
@@ -329,13 +354,38 @@ mod tests {
     }
 
     #[test]
+    fn two_failures_count_if_no_liar_can_have_had_a_part_in_both() {
+        // Helper and dialler of each failure.
+        let cases: [(&[(u8, Option<u8>)], Verdict); 7] = [
+            (&[(1, Some(11)), (2, Some(12))], Verdict::NotReached),
+            (&[(1, Some(2)), (2, Some(12))], Verdict::Waiting),
+            (&[(1, Some(11)), (2, Some(1))], Verdict::Waiting),
+            (&[(1, Some(11)), (2, Some(11))], Verdict::Waiting),
+            (&[(1, None), (2, Some(1))], Verdict::Waiting),
+            (&[(1, None), (2, Some(12))], Verdict::NotReached),
+            (&[(1, Some(2)), (2, Some(12)), (3, Some(13))], Verdict::NotReached),
+        ];
+        for (failed, expected) in cases {
+            let mut asking = Asking::default();
+            begun(&mut asking, 3, at(0));
+            for (n, dialler) in failed {
+                let dialler = dialler.map(peer);
+                assert!(asking.note_answer(&peer(*n), u64::from(*n), O::Failed, dialler));
+            }
+            asking.note_gone(&peer(3));
+            let ended = asking.end_round(at(1)).map(|(_, verdict, _)| verdict);
+            assert_eq!(ended, Some(expected), "{failed:?}");
+        }
+    }
+
+    #[test]
     fn answers_count_once_and_only_of_who_was_asked() {
         let mut asking = Asking::default();
         begun(&mut asking, 3, at(0));
-        assert!(!asking.note_answer(&peer(1), 2, O::Failed), "the nonce of another");
-        assert!(!asking.note_answer(&peer(9), 1, O::Failed));
-        assert!(asking.note_answer(&peer(1), 1, O::Failed));
-        assert!(!asking.note_answer(&peer(1), 1, O::Failed));
+        assert!(!asking.note_answer(&peer(1), 2, O::Failed, None), "the nonce of another");
+        assert!(!asking.note_answer(&peer(9), 1, O::Failed, None));
+        assert!(asking.note_answer(&peer(1), 1, O::Failed, None));
+        assert!(!asking.note_answer(&peer(1), 1, O::Failed, None));
         assert!(asking.is_asked(3) && !asking.is_asked(0) && !asking.is_asked(4));
         asking.note_gone(&peer(2));
         asking.note_gone(&peer(3));
@@ -364,7 +414,7 @@ mod tests {
         for (now, expected) in [(1100, Verdict::Lapsed), (1200, Verdict::NotReached)] {
             begun(&mut asking, 2, at(now));
             for n in 1..=2 {
-                assert!(asking.note_answer(&peer(n), u64::from(n), O::Failed));
+                assert!(asking.note_answer(&peer(n), u64::from(n), O::Failed, None));
             }
             assert_eq!(asking.end_round(at(now + 1)), Some((HERE, Verdict::NotReached, 0)));
             assert_eq!(verdict(&mut asking, at(now + 2)), expected);

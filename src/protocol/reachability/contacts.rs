@@ -1,4 +1,4 @@
-//! Hosts that there was a link with, or a dial to, until lately.
+//! Hosts that there was a link with until lately, or a dial to.
 //!
 //! What a node has sent packets to may be let in by its NAT or its firewall, and nobody else: so whoever is
 //! in here can prove nothing. Counted is by IPv4 address and by /64 of IPv6.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::types::{MonoTime, host_of};
 
-/// Time for which a host counts after its last connection ended.
+/// Time for which a host counts after its last connection ended, or the last dial to it began.
 const REMEMBERED: Duration = Duration::from_mins(10);
 /// Maximum number of hosts; the one that is gone longest is forgotten first.
 pub(in crate::protocol) const MAX_CONTACTS: usize = 1024;
@@ -20,7 +20,7 @@ pub(in crate::protocol) const MAX_CONTACTS: usize = 1024;
 pub(in crate::protocol) struct Contacts(BTreeMap<IpAddr, MonoTime>);
 
 impl Contacts {
-    /// A connection with a host, or a dial to it, has ended.
+    /// A connection with a host has ended, or a dial to it begins.
     pub(super) fn note(&mut self, ip: IpAddr, now: MonoTime) {
         let host = host_of(ip);
         if self.0.len() >= MAX_CONTACTS && !self.0.contains_key(&host) {
@@ -33,7 +33,7 @@ impl Contacts {
         self.0.insert(host, now);
     }
 
-    /// Reports whether there was a connection with the host until lately.
+    /// Reports whether there was a connection with the host until lately, or a dial to it.
     pub(super) fn has(&self, ip: IpAddr, now: MonoTime) -> bool {
         self.0.get(&host_of(ip)).is_some_and(|ended| now.since(*ended) < REMEMBERED)
     }

@@ -113,6 +113,11 @@ impl Helping {
         self.dialling.iter().find(|task| task.link == Some(link)).map(|task| task.nonce)
     }
 
+    /// Reports whether a dial is a dial-back.
+    pub(super) fn is_task(&self, dial: DialId) -> bool {
+        self.dialling.iter().any(|task| task.dial == dial)
+    }
+
     /// A dial has led to a connection; `true` if it is a dial-back.
     pub(in crate::protocol) fn note_opened(&mut self, dial: DialId, link: LinkId) -> bool {
         let task = self.dialling.iter_mut().find(|task| task.dial == dial);
@@ -143,8 +148,7 @@ impl Protocol {
     pub(in crate::protocol) fn on_dial_back(&mut self, link: LinkId, nonce: u64, port: u16) {
         if self.take_request(link, nonce, port).is_none() {
             self.env.counters.dial_back_requests_refused += 1;
-            let outcome = DialBackOutcome::Refused;
-            self.send(link, Message::DialBackResult { nonce, outcome });
+            self.send(link, refused(nonce));
         }
     }
 
@@ -222,19 +226,32 @@ impl Protocol {
     /// Answers a request, or gives it to another dialler where the one refuses.
     fn settle_handed(&mut self, handed: Handed, outcome: DialBackOutcome) {
         let (asker, nonce) = (handed.asker, handed.nonce);
-        if outcome == DialBackOutcome::Refused
-            && let Some(handed) = self.hand_on(handed)
-        {
+        // Known here: a dialler that may lie is not asked who it is.
+        let dialler = handed.tried.last().copied();
+        if outcome != DialBackOutcome::Refused {
+            self.say_result(&asker, nonce, outcome, dialler);
+        } else if let Some(handed) = self.hand_on(handed) {
             self.reachability.helping.handed.push(handed);
-            return;
+        } else {
+            self.say_result(&asker, nonce, outcome, None);
         }
-        self.say_result(&asker, nonce, outcome);
     }
 
-    fn say_result(&mut self, peer: &PeerId, nonce: u64, outcome: DialBackOutcome) {
+    fn say_result(
+        &mut self,
+        peer: &PeerId,
+        nonce: u64,
+        outcome: DialBackOutcome,
+        dialler: Option<PeerId>,
+    ) {
         if let Some(link) = self.links.by_peer.get(peer).copied() {
-            self.send(link, Message::DialBackResult { nonce, outcome });
+            self.send(link, Message::DialBackResult { nonce, outcome, dialler });
         }
+    }
+
+    /// A helper is told what came of a task; who dialled, it knows.
+    fn say_dialled(&mut self, task: &Task, outcome: DialBackOutcome) {
+        self.say_result(&task.helper, task.nonce, outcome, None);
     }
 
     /// A helper wants this node to dial a stranger.
@@ -248,8 +265,7 @@ impl Protocol {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if self.take_task(link, nonce, address, peer).is_none() {
             self.env.counters.dial_back_tasks_refused += 1;
-            let outcome = DialBackOutcome::Refused;
-            self.send(link, Message::DialBackResult { nonce, outcome });
+            self.send(link, refused(nonce));
         }
     }
 
@@ -322,14 +338,14 @@ impl Protocol {
         let is_ours =
             matches!(reason, FailureKind::Local | FailureKind::Unsupported | FailureKind::NoneLeft);
         let outcome = if is_ours { DialBackOutcome::Refused } else { DialBackOutcome::Failed };
-        self.say_result(&task.helper, task.nonce, outcome);
+        self.say_dialled(&task, outcome);
         true
     }
 
     /// The connection of a dial-back has ended: whoever had to be there was.
     pub(super) fn end_dial_back(&mut self, link: LinkId) {
         if let Some(task) = self.reachability.helping.take_task(|task| task.link == Some(link)) {
-            self.say_result(&task.helper, task.nonce, DialBackOutcome::Reached);
+            self.say_dialled(&task, DialBackOutcome::Reached);
         }
     }
 
@@ -352,11 +368,11 @@ impl Protocol {
         while let Some(task) = self.reachability.helping.take_task(|task| task.until <= now) {
             if let Some(link) = task.link {
                 // Whoever has to be there was, and says nothing.
-                self.say_result(&task.helper, task.nonce, DialBackOutcome::Reached);
+                self.say_dialled(&task, DialBackOutcome::Reached);
                 self.close(link, CloseReason::HandshakeTimeout);
             } else {
                 self.env.push(Output::CancelDial { dial: task.dial });
-                self.say_result(&task.helper, task.nonce, DialBackOutcome::Failed);
+                self.say_dialled(&task, DialBackOutcome::Failed);
             }
         }
         let handed = &mut self.reachability.helping.handed;
@@ -364,7 +380,11 @@ impl Protocol {
             std::mem::take(handed).into_iter().partition::<Vec<_>, _>(|handed| handed.until <= now);
         *handed = others;
         for handed in late {
-            self.say_result(&handed.asker, handed.nonce, DialBackOutcome::Refused);
+            self.say_result(&handed.asker, handed.nonce, DialBackOutcome::Refused, None);
         }
     }
+}
+
+fn refused(nonce: u64) -> Message {
+    Message::DialBackResult { nonce, outcome: DialBackOutcome::Refused, dialler: None }
 }

@@ -12,8 +12,8 @@
 //!   dialled it: peers of distinct groups are asked ([`asking`]), and each has a third node do so
 //!   ([`helping`]). A linked peer's own dial says nothing: where this node has sent packets to, its NAT may let
 //!   in.
-//! - A proof is a connection from a host that this node had none with in ten minutes, whose hello says a
-//!   nonce of the latest round. It takes no place and carries no link.
+//! - A proof is a connection from a host that this node had none with and has not dialled in ten minutes, for
+//!   others neither, whose hello says a nonce of the latest round. It takes no place and carries no link.
 //! - The state is that of the best addresses asked about: with one of public scope, those of the site have no
 //!   say. It is private where all of them failed that anybody was asked about.
 //!
@@ -32,7 +32,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::protocol::Protocol;
-use crate::protocol::io::Output;
+use crate::protocol::io::{DialId, Output};
 use crate::protocol::link::Link;
 use crate::protocol::timers::Timer;
 use crate::types::{
@@ -71,6 +71,8 @@ pub(super) struct OwnReach {
     pub(super) asking: Asking,
     pub(super) helping: Helping,
     pub(super) contacts: Contacts,
+    /// Hosts that were dialled for others: to them this node is a stranger still, and they are none to it.
+    pub(super) visited: Contacts,
     /// Endpoints that were told last.
     told: Vec<Endpoint>,
     /// State that the host was told last, and the end of what it rests on.
@@ -92,6 +94,7 @@ impl OwnReach {
             asking: Asking::default(),
             helping: Helping::default(),
             contacts: Contacts::default(),
+            visited: Contacts::default(),
             told,
             state,
             until: None,
@@ -148,20 +151,26 @@ impl Protocol {
         self.settle_reachability();
     }
 
-    /// A dial of this node has come to nothing.
-    pub(in crate::protocol) fn note_dialled(&mut self, endpoint: &Endpoint) {
-        if let Some(address) = endpoint.socket_addr() {
-            self.reachability.contacts.note(address.ip(), self.env.now);
-        }
+    /// A dial goes out, and opens the filter of this node to whoever is there, whatever comes of it.
+    pub(in crate::protocol) fn note_dialled(&mut self, dial: DialId, endpoint: &Endpoint) {
+        let Some(address) = endpoint.socket_addr() else { return };
+        let OwnReach { helping, contacts, visited, .. } = &mut self.reachability;
+        let hosts = if helping.is_task(dial) { visited } else { contacts };
+        hosts.note(address.ip(), self.env.now);
     }
 
-    /// Reports whether nothing was exchanged with a host lately, but over `link`.
+    /// Reports whether nothing was exchanged with a host lately, but over `link` and by dial-backs.
     fn is_stranger(&self, ip: IpAddr, link: Option<LinkId>) -> bool {
         let host = host_of(ip);
         let is_there = |l: &Link| {
             Some(l.id) != link && l.address.is_some_and(|address| host_of(address.ip()) == host)
         };
         !self.reachability.contacts.has(ip, self.env.now) && !self.links.all.values().any(is_there)
+    }
+
+    /// Reports whether whoever comes over `link` cannot have been let in by what this node sent there.
+    fn comes_unbidden(&self, ip: IpAddr, link: LinkId) -> bool {
+        self.is_stranger(ip, Some(link)) && !self.reachability.visited.has(ip, self.env.now)
     }
 
     /// Somebody came to say a nonce, and for nothing else.
@@ -171,7 +180,7 @@ impl Protocol {
         if !is_inbound || !self.reachability.asking.is_asked(nonce) {
             // Whoever says so was told wrong by somebody else, or comes late.
             self.env.counters.dial_backs_unasked += 1;
-        } else if from.is_some_and(|from| self.is_stranger(from.ip(), Some(link))) {
+        } else if from.is_some_and(|from| self.comes_unbidden(from.ip(), link)) {
             self.env.counters.dial_backs_seen += 1;
             self.reachability.asking.note_seen(nonce);
         } else {
@@ -190,9 +199,10 @@ impl Protocol {
         link: LinkId,
         nonce: u64,
         outcome: DialBackOutcome,
+        dialler: Option<PeerId>,
     ) {
         let Some(peer) = self.links.peer_of(link) else { return };
-        if self.reachability.asking.note_answer(&peer, nonce, outcome) {
+        if self.reachability.asking.note_answer(&peer, nonce, outcome, dialler) {
             self.settle_reachability();
         } else {
             self.on_dialled_back(peer, nonce, outcome);

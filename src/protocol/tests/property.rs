@@ -183,7 +183,8 @@ fn dial_back(a: u8, b: u8) -> Message {
         _ => {
             let outcomes =
                 [DialBackOutcome::Refused, DialBackOutcome::Reached, DialBackOutcome::Failed];
-            Message::DialBackResult { nonce, outcome: outcomes[usize::from(b % 3)] }
+            let dialler = (b < 128).then(|| identity(a % 9).peer_id());
+            Message::DialBackResult { nonce, outcome: outcomes[usize::from(b % 3)], dialler }
         }
     }
 }

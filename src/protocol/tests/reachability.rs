@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Config;
-use crate::protocol::{Assurance, DialId, Input, Output, Restored};
+use crate::protocol::{Assurance, CallId, DialId, Input, Output, Restored};
 use crate::types::{
     CandidateDraft, CandidateSource, CloseReason, Counters, DialBackOutcome as Outcome, Event,
     FailureKind, Features, Hello, LinkId, Message, PeerId, Reachability, TransportKind,
@@ -36,9 +36,13 @@ struct Core {
 
 impl Core {
     fn new() -> Self {
+        Self::with(&Config::lan())
+    }
+
+    fn with(config: &Config) -> Self {
         let listening = Some(SocketAddr::from(([0, 0, 0, 0], 5001)));
         let restored = Restored { listening, ..Restored::default() };
-        let node = SingleNode::restored(ME, &Config::lan(), Vec::new(), restored);
+        let node = SingleNode::restored(ME, config, Vec::new(), restored);
         Self { node, now: Duration::ZERO, next_link: 100 }
     }
 
@@ -89,7 +93,7 @@ impl Core {
 
     fn results(&mut self, link: LinkId) -> Vec<(u64, Outcome)> {
         let result = |message| match message {
-            Message::DialBackResult { nonce, outcome } => Some((nonce, outcome)),
+            Message::DialBackResult { nonce, outcome, .. } => Some((nonce, outcome)),
             _ => None,
         };
         self.said(link).into_iter().filter_map(result).collect()
@@ -137,7 +141,7 @@ fn ask(nonce: u64, port: u16) -> Message {
 }
 
 fn result(nonce: u64, outcome: Outcome) -> Message {
-    Message::DialBackResult { nonce, outcome }
+    Message::DialBackResult { nonce, outcome, dialler: None }
 }
 
 #[test]
@@ -160,8 +164,11 @@ fn a_helper_has_a_stranger_of_another_group_dial_where_it_sees_the_asker() {
     // Only who was given the task can answer it.
     helper.says(near, result(3, Outcome::Reached));
     assert_eq!(helper.results(asker), []);
-    helper.says(dialler, result(3, Outcome::Failed));
-    assert_eq!(helper.results(asker), [(3, Outcome::Failed)]);
+    // Who dialled is what the helper knows, whoever the dialler says it is.
+    let (outcome, dialler_said) = (Outcome::Failed, Some(peer(77)));
+    helper.says(dialler, Message::DialBackResult { nonce: 3, outcome, dialler: dialler_said });
+    let told = Message::DialBackResult { nonce: 3, outcome, dialler: Some(peer(5)) };
+    assert_eq!(helper.said(asker), [told]);
     let counters = helper.counters();
     assert_eq!((counters.dial_back_requests_taken, counters.dial_back_requests_refused), (1, 2));
     assert_eq!(counters.dial_back_results_unasked, 1);
@@ -419,6 +426,46 @@ fn an_address_is_told_once_strangers_have_dialled_it() {
 }
 
 #[test]
+fn one_liar_denies_nothing_as_helper_of_one_and_dialler_of_another() {
+    let mut node = Core::new();
+    let links: Vec<_> = (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect();
+    for (n, (_, nonce)) in (20..).zip(asked(&mut node, &links)) {
+        comes(&mut node, n, at(n), nonce);
+    }
+    assert_eq!(node.states(), [Reachability::Public(here().into())]);
+    node.wait(secs(605));
+    for _ in 0..2 {
+        let again = asked(&mut node, &links);
+        let liar = (2..).zip(&links).find(|(_, link)| **link == again[0].0).map(|(n, _)| peer(n));
+        for ((link, nonce), dialler) in again.into_iter().zip([Some(peer(50)), liar, None]) {
+            let outcome = if dialler.is_some() { Outcome::Failed } else { Outcome::Refused };
+            node.says(link, Message::DialBackResult { nonce, outcome, dialler });
+        }
+        node.wait(secs(66));
+    }
+    assert_eq!(node.states(), [], "nothing was found out");
+    assert_eq!(node.counters().addresses_not_reached, 0);
+}
+
+#[test]
+fn whom_the_node_dials_itself_or_for_others_is_no_stranger_from_then_on() {
+    let mut node = Core::new();
+    let links: Vec<_> = (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect();
+    let asked = asked(&mut node, &links);
+    node.dials();
+    let (call, endpoint) = (CallId(1), at(30).into());
+    node.node.feed(node.now, Input::Connect { call, endpoint });
+    node.task(links[0], 7, at(31), 31);
+    assert_eq!(node.dials().len(), 2, "both are under way");
+    for (n, (_, nonce)) in (30..).zip(&asked[..2]) {
+        comes(&mut node, n, at(n), *nonce);
+    }
+    assert_eq!((node.counters().dial_backs_seen, node.counters().dial_backs_doubted), (0, 2));
+    comes(&mut node, 32, at(32), asked[2].1);
+    assert_eq!((node.counters().dial_backs_seen, node.counters().dial_backs_doubted), (1, 2));
+}
+
+#[test]
 fn who_is_no_stranger_proves_nothing_and_who_was_not_asked_is_refused() {
     let mut node = Core::new();
     let links: Vec<_> = (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect();
@@ -471,6 +518,45 @@ fn a_mapping_is_asked_about_before_the_port_and_one_round_a_minute() {
     let before = node.counters().dial_backs_asked;
     node.wait(secs(500));
     assert_eq!(node.counters().dial_backs_asked, before);
+}
+
+/// Ports that a node asks about, of which nobody says anything.
+fn ports_asked(node: &mut Core, links: &[LinkId]) -> Vec<u16> {
+    let port = |message| match message {
+        Message::DialBack { port, .. } => Some(port),
+        _ => None,
+    };
+    links.iter().flat_map(|link| node.said(*link)).filter_map(port).collect()
+}
+
+#[test]
+fn where_a_mapping_is_to_come_the_port_itself_waits_for_it() {
+    let mut mapped = Config::lan();
+    mapped.nat.port_mapping = true;
+    let mut by_stun = Config::lan();
+    by_stun.nat.stun = vec!["stun.example.com:3478".to_owned()];
+    for config in [mapped, by_stun] {
+        let linked = |node: &mut Core| -> Vec<_> {
+            (2..7).map(|n| node.linked(n, at(n), Some(here().ip()))).collect()
+        };
+        // None comes: the port is asked about all the same, a little later.
+        let mut node = Core::with(&config);
+        let links = linked(&mut node);
+        node.wait(millis(4_999));
+        assert_eq!(ports_asked(&mut node, &links), [0; 0]);
+        node.wait(millis(1));
+        assert_eq!(ports_asked(&mut node, &links), [5001; 3]);
+        // One comes: it is asked about at once, and before the port.
+        let mut node = Core::with(&config);
+        let links = linked(&mut node);
+        node.wait(secs(3));
+        let endpoint = SocketAddr::new(here().ip(), 7000).into();
+        let mapping = CandidateDraft { endpoint, source: CandidateSource::TcpMapping };
+        node.node.feed(node.now, Input::Candidates(vec![mapping]));
+        assert_eq!(ports_asked(&mut node, &links), [7000; 3]);
+        node.wait(secs(60));
+        assert_eq!(ports_asked(&mut node, &links), [0; 0]);
+    }
 }
 
 #[test]

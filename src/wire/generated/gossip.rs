@@ -366,7 +366,7 @@ pub struct DialBackTask {
     #[prost(bytes = "bytes", tag = "4")]
     pub peer: ::prost::bytes::Bytes,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DialBackResult {
     /// That of the request, or of the task.
     #[prost(fixed64, tag = "1")]
@@ -374,6 +374,9 @@ pub struct DialBackResult {
     /// 0 and all others: nobody dialled; 1: reached; 2: not reached.
     #[prost(uint32, tag = "2")]
     pub outcome: u32,
+    /// Who dialled, in the answer to a request: 32 bytes, or none where nobody did.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub dialler: ::prost::bytes::Bytes,
 }
 /// Ids one after the other, 32 bytes each, no separators.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

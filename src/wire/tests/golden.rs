@@ -9,7 +9,7 @@ use crate::wire::convert::{
 };
 use crate::wire::{decode_frame, encode_frame};
 
-const GOLDEN: [(&str, &str); 45] = [
+const GOLDEN: [(&str, &str); 46] = [
     (
         "hello",
         "\
@@ -204,6 +204,13 @@ const GOLDEN: [(&str, &str); 45] = [
          ",
     ),
     ("dial_back_result", "0a0ea2020b0908070605040302011002"),
+    (
+        "dial_back_result",
+        "\
+         0a30a2022d09080706050403020110021a200707070707070707070707070707070707070707070707070707\
+         070707070707\
+         ",
+    ),
     (
         "hello",
         "\

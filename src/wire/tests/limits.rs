@@ -333,4 +333,10 @@ fn dial_backs_are_checked() {
         let error = refusal(Kind::DialBackTask(gossip::DialBackTask { ip, peer, ..task() }));
         assert!(matches!(error, WireError::Length { .. } | WireError::Missing { .. }), "{error}");
     }
+    for length in [1, 31, 33] {
+        let dialler = vec![7; length].into();
+        let result = gossip::DialBackResult { nonce: 1, outcome: 2, dialler };
+        let error = refusal(Kind::DialBackResult(result));
+        assert!(matches!(error, WireError::Length { what: "dialler", .. }), "{error}");
+    }
 }

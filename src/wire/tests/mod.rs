@@ -97,15 +97,17 @@ fn of_requests() -> [Message; 6] {
     ]
 }
 
-fn of_dial_backs() -> [Message; 5] {
+fn of_dial_backs() -> [Message; 6] {
     let (nonce, peer) = (0x0102_0304_0506_0708, PeerId::from_bytes([7; 32]));
     let task =
         |address: &str| Message::DialBackTask { nonce, address: address.parse().unwrap(), peer };
+    let result = |outcome, dialler| Message::DialBackResult { nonce, outcome, dialler };
     [
         Message::DialBack { nonce, port: 5001 },
         task("192.0.2.1:443"),
         task("[2001:db8::1]:5001"),
-        Message::DialBackResult { nonce, outcome: DialBackOutcome::Failed },
+        result(DialBackOutcome::Failed, None),
+        result(DialBackOutcome::Failed, Some(peer)),
         Message::Hello(Box::new(Hello { dial_back: nonce, ..plain_hello() })),
     ]
 }

@@ -134,9 +134,13 @@ fn dial_back(message: &Message) -> Kind {
                 peer: Bytes::copy_from_slice(peer.as_bytes()),
             })
         }
-        Message::DialBackResult { nonce, outcome } => {
-            let outcome = outcome_code(*outcome);
-            Kind::DialBackResult(gossip::DialBackResult { nonce: *nonce, outcome })
+        Message::DialBackResult { nonce, outcome, dialler } => {
+            let bytes = |peer: &crate::types::PeerId| Bytes::copy_from_slice(peer.as_bytes());
+            Kind::DialBackResult(gossip::DialBackResult {
+                nonce: *nonce,
+                outcome: outcome_code(*outcome),
+                dialler: dialler.as_ref().map(bytes).unwrap_or_default(),
+            })
         }
         other => panic!("{other:?}"),
     }

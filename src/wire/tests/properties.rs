@@ -269,6 +269,7 @@ fn message(random: &mut Random) -> Message {
         32 => Message::DialBackResult {
             nonce: random.number(),
             outcome: OUTCOMES[random.index(OUTCOMES.len())].1,
+            dialler: random.bool().then(|| peer(random)),
         },
         _ => Message::Flushed,
     }
