@@ -193,7 +193,7 @@ impl Parts {
         let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
         #[cfg(feature = "admin")]
-        let admin = Admin::bind(&self.config.listen).await?;
+        let admin = Admin::bind(&self.config.listen)?;
         self.warn_of_openness(listening);
         let (record, signed) = self.own_record(listening, &mut restored).await;
         let restored = Restored { spare_places: Some(spare), ..restored };
