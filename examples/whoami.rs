@@ -117,9 +117,6 @@ fn is_complete(report: &ReachabilityReport, seen: &BTreeMap<String, String>, arg
 
 fn print(report: &ReachabilityReport, seen: &BTreeMap<String, String>) {
     println!("listening on {}", list(&report.listening));
-    let interfaces = report.candidates.iter().filter(|found| found.source == "interface");
-    let interfaces: Vec<_> = interfaces.map(|found| found.endpoint.clone()).collect();
-    println!("interfaces: {}", list(&interfaces));
     for (prober, address) in seen {
         println!("{prober} sees {address}");
     }

@@ -136,6 +136,8 @@ pub mod error;
 #[cfg(all(doc, feature = "node", feature = "grpc", feature = "sqlite", feature = "stun"))]
 pub mod guide;
 mod identity;
+#[cfg(any(feature = "admin", feature = "grpc"))]
+mod listen;
 #[cfg(feature = "node")]
 mod monitor;
 pub mod nat;

@@ -269,9 +269,11 @@ fn conclude_mapping(
     if conclusions.is_empty() {
         conclusions.push(mapping(&all, local));
     }
-    report.notes.extend(conclusions.iter().filter_map(|(_, note)| note.map(str::to_owned)));
-    let known = conclusions.into_iter().map(|(mapping, _)| mapping).collect();
+    let known = conclusions.iter().map(|(mapping, _)| *mapping).collect();
     let (mapping, agree) = concluded(&mut report.notes, known, "mapping");
+    // What one server leaves open another one may have told.
+    let open = conclusions.iter().filter(|(known, _)| *known == mapping);
+    report.notes.extend(open.filter_map(|(_, note)| note.map(str::to_owned)));
     report.mapping = mapping;
     agree
 }
@@ -315,14 +317,17 @@ fn conclude_filter(
     heard: &[Heard<'_>],
     filters: Vec<Filter<'_>>,
 ) -> bool {
-    let mut known = Vec::new();
+    let (mut known, mut untested) = (Vec::new(), Vec::new());
     for filter in filters {
         let of = heard.iter().find(|heard| heard.target.address == filter.target.address);
         match of.map(|heard| filter.dependence(heard)) {
             Some(Ok(dependence)) => known.push(dependence),
-            Some(Err(why)) => report.notes.push(format!("the filter was not tested: {why}")),
+            Some(Err(why)) => untested.push(format!("the filter was not tested: {why}")),
             None => {}
         }
+    }
+    if known.is_empty() {
+        report.notes.append(&mut untested);
     }
     let (filtering, agree) = concluded(&mut report.notes, known, "filter");
     report.filtering = filtering;

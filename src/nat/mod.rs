@@ -47,4 +47,4 @@ pub use stun::StunProber;
 #[cfg(feature = "stun")]
 pub(crate) use tcp_mapping::mapped as tcp_mapped;
 #[cfg(feature = "turn")]
-pub(crate) use turn::relay;
+pub(crate) use turn::{Drops, relay};

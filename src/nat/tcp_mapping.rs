@@ -20,6 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::interfaces::towards;
 use super::message::{AnswerFrom, HEADER_BYTES, MAX_MESSAGE_BYTES, Reading, Request};
 use super::outside::{Family, StunServer, addresses_of, failure, majority, socket_failure};
 use super::query::Failure;
@@ -30,7 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// Maximum number of messages that are read, the answer included.
 const MAX_MESSAGES: usize = 4;
 
-/// Asks servers, all at once, which address of this family the listen port has for them.
+/// Asks servers, all at once, which address of this family the listen port has for them. `None`: there is nobody
+/// to ask, since the port is not of this family, or this machine has no way to an address of it that a server has.
 ///
 /// # Errors
 /// The first server's, when none answers; `Unsupported` where they name different addresses: the NAT then has
@@ -39,18 +41,21 @@ pub(crate) async fn mapped(
     listen: SocketAddr,
     servers: &[StunServer],
     family: Family,
-) -> Result<SocketAddr, ProbeError> {
+) -> Option<Result<SocketAddr, ProbeError>> {
     let local = match listen.ip().to_canonical() {
         ip if Family::of(ip) == family => SocketAddr::new(ip, listen.port()),
         ip if ip.is_unspecified() && family == Family::V4 => {
             SocketAddr::new(family.unspecified(), listen.port())
         }
-        _ => {
-            let what = format!("{listen} does not listen for {}", family.as_str());
-            return Err(ProbeError::new(FailureKind::Unsupported, what));
-        }
+        _ => return None,
     };
-    let found = addresses_of(servers, family).await;
+    let mut found = addresses_of(servers, family).await;
+    for (_, addresses) in &mut found {
+        if let Ok(addresses) = addresses {
+            addresses.retain(|address| towards(*address).is_some());
+        }
+    }
+    found.retain(|(_, addresses)| !addresses.as_ref().is_ok_and(Vec::is_empty));
     let answers = join_all(found.into_iter().map(|(server, addresses)| async move {
         let asked = addresses?.into_iter().map(|address| Box::pin(ask(server, address, local)));
         select_ok(asked).await.map(|(seen, _)| seen)
@@ -63,15 +68,12 @@ pub(crate) async fn mapped(
         }
     }
     match said[..] {
-        [] => Err(failed.unwrap_or_else(|| {
-            let what = format!("no server has an address of {}", family.as_str());
-            ProbeError::new(FailureKind::Unreachable, what)
-        })),
-        [only] => Ok(only),
-        [first, second, ..] => majority(&said).ok_or_else(|| {
+        [] => failed.map(Err),
+        [only] => Some(Ok(only)),
+        [first, second, ..] => Some(majority(&said).ok_or_else(|| {
             let what = format!("servers see the listen port at {first} and at {second}");
             ProbeError::new(FailureKind::Unsupported, what)
-        }),
+        })),
     }
 }
 

@@ -579,7 +579,9 @@ fn relays(
         })?;
         let name = server.to_string();
         let (tell, relayed) = watch::channel(None);
-        let run = crate::nat::relay(transport, server, relays.permitted.subscribe(), tell);
+        let (permitted, counts) = (relays.permitted.subscribe(), relays.drops.clone());
+        let drops = crate::nat::Drops { refused: counts.refused, failed: counts.failed };
+        let run = crate::nat::relay(transport, server, permitted, tell, drops);
         relays.servers.push(Relay { name, relayed, run });
     }
     Ok(relays)

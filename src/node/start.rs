@@ -193,7 +193,7 @@ impl Parts {
         let missed = past::load_missed(&*self.log).await?;
         let (listeners, listening) = self.listen().await?;
         #[cfg(feature = "admin")]
-        let admin = Admin::bind(&self.config.listen).await?;
+        let admin = Admin::bind(&self.config.listen)?;
         self.warn_of_openness(listening);
         let (record, signed) = self.own_record(listening, &mut restored).await;
         let restored = Restored { spare_places: Some(spare), ..restored };
@@ -323,6 +323,7 @@ impl Parts {
         let (JobSenders { checks, piece_checks, store }, jobs) = self.capacities.channels();
         let (renewals, renewal_box) = mpsc::channel(RENEWALS);
         let (state, ended) = (watch::Sender::new(NodeState::default()), watch::Sender::new(None));
+        let relay_drops = self.outside.relay_drops();
         let (addresses, learned) = self.learning(listening, &state, &shared);
         let shares = self.config.shares();
         let (call_ids, handlers) = (CallIds::default(), Arc::<Handlers>::default());
@@ -344,6 +345,7 @@ impl Parts {
             _handles: opened.handles,
             lagged: Arc::default(),
             refused_publishes: Arc::clone(&refused_publishes),
+            relay_drops,
             queue: Arc::clone(&self.queue),
             log: Arc::clone(&self.log),
             news: shared.news(),

@@ -52,13 +52,14 @@ impl Relays {
         RelayEntry { relays: self.clone(), number }
     }
 
-    /// Takes a connection that a peer made to a relay.
-    pub(crate) fn accept(&self, stream: Stream, peer: SocketAddr) {
+    /// Takes a connection that a peer made to a relay. Reports whether there was room for it.
+    pub(crate) fn accept(&self, stream: Stream, peer: SocketAddr) -> bool {
         let incoming = self.state().incoming.clone();
         let is_taken = incoming.is_some_and(|incoming| incoming.try_send((stream, peer)).is_ok());
         if !is_taken {
             tracing::debug!(target: TARGET, %peer, "nobody takes what a relay brings");
         }
+        is_taken
     }
 
     /// Where relays bring connections, until the next call.

@@ -224,6 +224,10 @@ counters! {
     nearby_ignored,
     /// Such addresses dropped, since there are too many.
     nearby_shed,
+    /// Connections that relay servers told of and that were not taken: nobody let in, or too many at once.
+    relayed_refused,
+    /// Connections by way of relay servers that were taken and did not come about.
+    relayed_failed,
     /// Pings sent.
     pings_sent,
     /// Pings that were not answered in time.

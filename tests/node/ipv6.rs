@@ -5,9 +5,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use sorcha_peer::types::ReachabilityReport;
 use sorcha_peer::{Event, PeerNode};
 
-use crate::common::{assert_spreads, config_with, event, start, start_with, stop, until_peers};
+use crate::common::{
+    GLANCE, address, assert_spreads, config_with, event, ready, soon, start, start_with, stop,
+    until_peers,
+};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -53,6 +57,59 @@ async fn nodes_of_either_family_meet_at_one_that_has_both() {
     assert_eq!(seen, [V4, V6].into(), "an IPv4 address is shown as one");
     assert_spreads(&v6, &v4).await;
     for node in [&both, &v6, &v4] {
+        stop(node).await;
+    }
+}
+
+/// The report of a node, once it advertises this address.
+async fn until_advertised(node: &PeerNode, address: &str) -> ReachabilityReport {
+    let named = async {
+        loop {
+            let report = node.reachability().await.expect("a running node");
+            if report.advertised.iter().any(|told| told == address) {
+                return report;
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    soon("an address in the record", named).await
+}
+
+#[tokio::test]
+async fn a_record_names_addresses_of_both_families() {
+    if !has_ipv6() {
+        return;
+    }
+    // Each of the dialled peers says under which address it sees the node.
+    let (v6, v4) = (start_at(V6, &[]).await, start_at(V4, &[]).await);
+    let (both, wanted) = start_for_both(&[address(&v6), address(&v4)]).await;
+    ready(&both, 2).await;
+    for wanted in &wanted {
+        until_advertised(&both, wanted).await;
+    }
+    for node in [&both, &v6, &v4] {
+        stop(node).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_on_ipv4_alone_advertises_no_ipv6_address() {
+    if !has_ipv6() {
+        return;
+    }
+    let v6 = start_at(V6, &[]).await;
+    let node = start_at(Ipv4Addr::UNSPECIFIED.into(), &[address(&v6)]).await;
+    // What the IPv6 peer sees is known before a peer that comes afterwards sees anything.
+    ready(&node, 1).await;
+    let v4 = start_at(V4, &[]).await;
+    node.connect(&address(&v4)).await.expect("a link");
+    let port = node.listen_addr().expect("a listening node").port();
+    let report = until_advertised(&node, &SocketAddr::new(V4, port).to_string()).await;
+    let is_v6 = |address: &&str| address.starts_with('[');
+    let advertised = report.advertised.iter().map(String::as_str);
+    let named = report.candidates.iter().map(|candidate| candidate.endpoint.as_str());
+    assert_eq!(advertised.chain(named).find(is_v6), None, "{report:?}");
+    for node in [&node, &v6, &v4] {
         stop(node).await;
     }
 }

@@ -1,8 +1,10 @@
 //! IPv6 on the command line, and on a system whose sockets on `[::]` serve IPv6 alone unless they are told.
 
+use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::process::Command;
 
+use crate::admin::TOKEN;
 use crate::peer::{Peer, example};
 
 /// Asserts that what either publishes is delivered by the other.
@@ -72,9 +74,16 @@ impl Ipv6Only {
         Some(this)
     }
 
-    fn peer<'a>(&self, flags: impl IntoIterator<Item = &'a str>) -> Peer {
+    /// A program in the namespace.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(example("peer")).arg("--memory");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    fn peer<'a>(&self, flags: impl IntoIterator<Item = &'a str>) -> Peer {
+        let mut command = self.command(example("peer"));
+        command.env("SORCHA_ADMIN_TOKEN", TOKEN).arg("--memory");
         Peer::spawn_by(command, flags).ready()
     }
 }
@@ -88,12 +97,20 @@ impl Drop for Ipv6Only {
 #[test]
 fn an_unspecified_address_serves_both_families_whatever_the_system_prefers() {
     let Some(namespace) = Ipv6Only::up() else { return };
-    let mut a = namespace.peer(["--listen", "[::]:5001", "--http", "[::]:5080"]);
+    let listen = ["--listen", "[::]:5001", "--http", "[::]:5080", "--admin", "[::]:5090"];
+    let mut a = namespace.peer(listen);
     for contact in ["127.0.0.1:5001", "[::1]:5001", "http://127.0.0.1:5080", "http://[::1]:5080"] {
         let mut b = namespace.peer(["--listen", "127.0.0.1:0", "--bootstrap", contact]);
         b.wait("peer_up", |line| line["peer"] == a.id.as_str());
         deliver_both_ways(&mut a, &mut b);
         b.finish();
+    }
+    for admin in ["http://127.0.0.1:5090", "http://[::1]:5090"] {
+        let mut ctl = namespace.command(example("peerctl"));
+        ctl.env("SORCHA_ADMIN_TOKEN", TOKEN).args(["--admin", admin, "--json", "status"]);
+        let output = ctl.output().unwrap();
+        let (said, errors) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(said).contains(&a.id), "{admin}: {errors}");
     }
     a.finish();
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::peer::{HANG, Peer};
+use crate::peer::Peer;
 use crate::stun_server::{response, serve};
 
 #[test]
@@ -20,16 +20,8 @@ fn a_process_tells_what_servers_see_and_all_that_it_knows_of_its_addresses() {
     assert_eq!(line["prober"], format!("stun:{server}"));
 
     // One of two servers is silent, and nobody confirms what the other one says.
-    let since = tokio::time::Instant::now();
-    let report = loop {
-        let report = peer.ask(json!({ "op": "reachability" }));
-        assert_eq!(report["event"], "reachability", "{report}");
-        if report["failed"]["stun"].is_string() {
-            break report;
-        }
-        assert!(since.elapsed() < HANG, "{report}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    };
+    let report = peer.ask(json!({ "op": "reachability" }));
+    assert_eq!(report["event"], "reachability", "{report}");
     assert_eq!(report["state"], "unknown");
     assert_eq!(report["listening"], json!([peer.listen]));
     assert!(report["candidates"].is_array() && report["nat"].is_array(), "{report}");
@@ -54,18 +46,11 @@ fn one_server_alone_is_believed_and_what_it_says_waits_for_a_proof() {
     peer.wait("reachability", |line| line["prober"].is_string());
     let port = peer.listen.rsplit(':').next().unwrap().to_owned();
     let endpoint = format!("203.0.113.7:{port}");
-    let since = tokio::time::Instant::now();
-    let report = loop {
-        let report = peer.ask(json!({ "op": "reachability" }));
-        let candidates = report["candidates"].as_array().unwrap();
-        if candidates.iter().any(|it| it["endpoint"] == *endpoint && it["source"] == "stun") {
-            break report;
-        }
-        assert!(since.elapsed() < HANG, "{report}");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    };
+    // The node is told of candidates before its host.
+    let report = peer.ask(json!({ "op": "reachability" }));
     let candidates = report["candidates"].as_array().unwrap();
     let candidate = candidates.iter().find(|it| it["endpoint"] == *endpoint).unwrap();
+    assert_eq!(candidate["source"], "stun", "{report}");
     assert_eq!(candidate["state"], "waiting", "{candidate}");
     assert!(candidate["why"].as_str().is_some_and(|why| !why.is_empty()), "{candidate}");
     let advertised = report["advertised"].as_array().unwrap();

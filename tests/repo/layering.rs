@@ -18,15 +18,16 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("ports", &["types", "error"]),
     ("wire", &["types", "error"]),
     ("protocol", &["types", "error", "config"]),
-    ("transport", &["types", "error", "config", "identity", "ports", "wire"]),
+    ("transport", &["types", "error", "config", "identity", "ports", "wire", "listen"]),
     ("store", &["types", "error", "ports", "wire"]),
     ("nat", &["types", "error", "config", "ports", "wire", "transport"]),
     ("testing", &["types", "error", "identity", "ports"]),
     ("sim", &["types", "error", "config", "identity", "protocol"]),
     ("guide", &[]),
+    ("listen", &[]),
     ("web", &[]),
     ("compat", &["types", "error", "config", "ports", "wire", "transport", "web", "monitor"]),
-    ("monitor", &["types", "error", "config", "node", "web"]),
+    ("monitor", &["types", "error", "config", "node", "web", "listen"]),
     (
         "node",
         &[

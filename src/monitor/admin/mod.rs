@@ -51,6 +51,7 @@ use self::lost::LostPeers;
 use self::page::Page;
 use crate::config::ListenConfig;
 use crate::error::{FailureKind, StartError, TransportError};
+use crate::listen::listen_on;
 use crate::node::{PeerNode, WeakPeerNode};
 
 /// Target of logs.
@@ -93,18 +94,18 @@ impl Shared {
 }
 
 impl Admin {
-    /// Binds the listener, where one is asked for.
+    /// Binds the listener, where one is asked for. Requires a tokio runtime.
     ///
     /// # Errors
     /// [`StartError::Listen`].
-    pub(crate) async fn bind(config: &ListenConfig) -> Result<Option<Self>, StartError> {
+    pub(crate) fn bind(config: &ListenConfig) -> Result<Option<Self>, StartError> {
         let Some(asked) = config.admin else { return Ok(None) };
         let local = |source| {
             let message = format!("cannot listen on {asked}");
             let source = TransportError::with_source(FailureKind::Local, message, source);
             StartError::Listen { address: asked, source }
         };
-        let listener = TcpListener::bind(asked).await.map_err(local)?;
+        let listener = listen_on(asked).map_err(local)?;
         let address = listener.local_addr().map_err(local)?;
         tracing::info!(target: TARGET, %address, "listening");
         Ok(Some(Self { listener, address, gate: Gate::new(config) }))

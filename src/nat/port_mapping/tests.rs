@@ -192,7 +192,11 @@ fn description() -> Reply {
 }
 
 fn done(action: &str, inner: &str) -> Reply {
-    let response = format!("<u:{action}Response xmlns:u=\"{KIND}\">{inner}</u:{action}Response>");
+    // What has nothing inside is one tag, as miniupnpd writes it.
+    let response = match inner {
+        "" => format!("<u:{action}Response xmlns:u=\"{KIND}\"/>"),
+        _ => format!("<u:{action}Response xmlns:u=\"{KIND}\">{inner}</u:{action}Response>"),
+    };
     Reply::Http(200, format!("<s:Envelope><s:Body>{response}</s:Body></s:Envelope>"))
 }
 

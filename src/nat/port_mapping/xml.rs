@@ -4,7 +4,7 @@
 //! name's prefix does not count. Of elements of one name inside each other the outer one ends where the inner
 //! one does: UPnP nests none that are looked for here.
 
-/// Inner text of each element of this name, in order.
+/// Inner text of each element of this name, in order; empty where the element is one tag.
 pub(super) fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -12,7 +12,12 @@ pub(super) fn elements<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'
             let (_, inside) = rest.split_once('<')?;
             let (tag, after) = inside.split_once('>')?;
             rest = after;
-            if !tag.starts_with('/') && !tag.ends_with('/') && is_named(tag, name) {
+            if let Some(tag) = tag.strip_suffix('/')
+                && is_named(tag, name)
+            {
+                return Some("");
+            }
+            if !tag.starts_with('/') && is_named(tag, name) {
                 let end = end_of(after, name)?;
                 rest = &after[end..];
                 return Some(&after[..end]);
@@ -55,7 +60,10 @@ mod tests {
     fn elements_are_found_by_name_whatever_their_prefix() {
         let text = r#"<?xml version="1.0"?><r xmlns:s="x"><a>1</a><s:a k="v"> 2 </s:a><a/><ab>3</ab>
             <b><a>4</a></b></r>"#;
-        assert_eq!(elements(text, "a").collect::<Vec<_>>(), ["1", " 2 ", "4"]);
+        assert_eq!(elements(text, "a").collect::<Vec<_>>(), ["1", " 2 ", "", "4"]);
+        let empty = r#"<u:aResponse xmlns:u="urn:x/"/><b k="1" /></c/>"#;
+        assert_eq!(["aResponse", "b"].map(|name| elements(empty, name).next()), [Some(""); 2]);
+        assert_eq!(elements(empty, "c").next(), None);
         assert_eq!(value(text, "b").as_deref(), Some("<a>4</a>"));
         assert_eq!(value(text, "c"), None);
         assert_eq!(value("<u> /c?a=1&amp;lt;b </u>", "u").as_deref(), Some("/c?a=1&lt;b"));

@@ -132,6 +132,8 @@ pub(super) struct Allocation {
     /// When the server was last heard.
     heard: Duration,
     ignored: u32,
+    /// Number of connections that came in and were not taken, since that was asked last.
+    refused: u64,
     /// Connections that may still come in, as of a time.
     attempts: (u32, Duration),
     outputs: VecDeque<Output>,
@@ -158,6 +160,7 @@ impl Allocation {
             permits: BTreeMap::new(),
             heard: Duration::ZERO,
             ignored: 0,
+            refused: 0,
             attempts: (ATTEMPTS.0, Duration::ZERO),
             outputs: VecDeque::new(),
         };
@@ -167,6 +170,11 @@ impl Allocation {
 
     pub(super) fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// Number of connections that came in and were not taken, since the last call.
+    pub(super) fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// Sets who may connect, beside those that dial from the server itself.
@@ -296,7 +304,10 @@ impl Allocation {
                 self.outputs.push_back(Output::Incoming { peer, binding });
                 Ok(())
             }
-            _ => self.ignore(),
+            _ => {
+                self.refused += 1;
+                self.ignore()
+            }
         }
     }
 

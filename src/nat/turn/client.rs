@@ -3,7 +3,7 @@
 //! Contract: [`Client::run`] allocates, keeps the allocation and begins anew when it is lost, with delays of
 //! full jitter below 1 s, doubled up to 1 min; below 1 to 10 min where only somebody's hand helps. It ends when
 //! it is dropped, and the allocation with it, since that lives as long as its connection. A connection that
-//! comes in is bound at once, at most [`MAX_BINDS`] at a time; beyond those the relay drops them. Every wait
+//! comes in is bound at once, at most [`MAX_BINDS`] at a time; beyond those the relay drops them; what is dropped is counted. Every wait
 //! has its time, and what is read ahead is less than two messages.
 //!
 //! Tested by: `super::tests`.
@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -56,8 +57,8 @@ pub(crate) trait Net: Send + Sync + 'static {
         to: Option<SocketAddr>,
     ) -> BoxFuture<'_, Result<(Self::Stream, SocketAddr), TransportError>>;
 
-    /// Takes a connection that a peer made to the relayed address.
-    fn accept(&self, stream: Self::Stream, peer: SocketAddr);
+    /// Takes a connection that a peer made to the relayed address. Reports whether there was room for it.
+    fn accept(&self, stream: Self::Stream, peer: SocketAddr) -> bool;
 }
 
 /// State of a relay: `None` before anything is known, then its relayed address or why there is none.
@@ -100,6 +101,16 @@ pub(crate) struct Client<N: Net> {
     pub(crate) permitted: watch::Receiver<BTreeSet<IpAddr>>,
     pub(crate) relayed: watch::Sender<Relayed>,
     pub(crate) calls: mpsc::Receiver<Call>,
+    pub(crate) drops: Drops,
+}
+
+/// Counts of connections that came in by way of relays and were dropped.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Drops {
+    /// Those of peers that nobody let in, and those that were too many at once.
+    pub(crate) refused: Arc<AtomicU64>,
+    /// Those that the relay could not be made to pass on.
+    pub(crate) failed: Arc<AtomicU64>,
 }
 
 impl<N: Net> Client<N> {
@@ -165,7 +176,9 @@ impl<N: Net> Client<N> {
                         return Err(Fault::new(FailureKind::Closed, "the relay ended the connection"));
                     }
                     while let Some(message) = take_message(&mut read)? {
-                        allocation.on_message(session.now(), &message)?;
+                        let heard = allocation.on_message(session.now(), &message);
+                        self.drops.refused.fetch_add(allocation.take_refused(), Relaxed);
+                        heard?;
                     }
                 }
                 () = sleep_until(due) => allocation.on_time(session.now())?,
@@ -187,14 +200,19 @@ impl<N: Net> Client<N> {
     fn take(&self, binds: &mut JoinSet<()>, at: SocketAddr, peer: SocketAddr, binding: Binding) {
         if binds.len() >= MAX_BINDS {
             tracing::debug!(target: TARGET, relay = %self.server, %peer, "no room for a connection");
+            self.drops.refused.fetch_add(1, Relaxed);
             return;
         }
-        let net = Arc::clone(&self.net);
+        let (net, drops) = (Arc::clone(&self.net), self.drops.clone());
         binds.spawn(async move {
             match bind(&*net, at, binding).await {
-                Ok(stream) => net.accept(stream, peer),
+                Ok(stream) => {
+                    let is_taken = net.accept(stream, peer);
+                    drops.refused.fetch_add(u64::from(!is_taken), Relaxed);
+                }
                 Err(fault) => {
                     tracing::debug!(target: TARGET, %peer, reason = %fault.why, "not bound");
+                    drops.failed.fetch_add(1, Relaxed);
                 }
             }
         });

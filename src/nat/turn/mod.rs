@@ -22,6 +22,7 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use client::Drops;
 pub(crate) use relay::relay;
 
 /// Target of log lines.

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use super::client::{Call, Client, Net, Relayed, dial};
+use super::client::{Call, Client, Drops, Net, Relayed, dial};
 use crate::config::RelayServer;
 use crate::error::TransportError;
 use crate::transport::{GrpcTransport, Relay, RelayStream, RelayWay, Relays};
@@ -28,13 +28,14 @@ pub(crate) fn relay(
     server: RelayServer,
     permitted: watch::Receiver<BTreeSet<IpAddr>>,
     relayed: watch::Sender<Relayed>,
+    drops: Drops,
 ) -> BoxFuture<'static, ()> {
     let (way, relays) = (transport.way_to(&server), transport.relays());
     let net = Arc::new(Between { way, relays: relays.clone(), reached: Mutex::default() });
     let (sender, calls) = mpsc::channel(CALLS);
     let in_use = InUse { net: Arc::clone(&net), relayed: relayed.subscribe(), calls: sender };
     let entry = relays.enter(Arc::new(in_use));
-    let client = Client { server, net, permitted, relayed, calls };
+    let client = Client { server, net, permitted, relayed, calls, drops };
     async move {
         let _entry = entry;
         client.run().await;
@@ -68,8 +69,8 @@ impl Net for Between {
         .boxed()
     }
 
-    fn accept(&self, stream: RelayStream, peer: SocketAddr) {
-        self.relays.accept(stream, peer);
+    fn accept(&self, stream: RelayStream, peer: SocketAddr) -> bool {
+        self.relays.accept(stream, peer)
     }
 }
 

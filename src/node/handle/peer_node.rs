@@ -20,7 +20,7 @@ use crate::node::clock::PublishClock;
 use crate::node::handlers::Handlers;
 use crate::node::late_news::LateNews;
 use crate::node::messages::{CallIds, Command, Draft, NodeState, SignedDraft};
-use crate::node::reachability::Learned;
+use crate::node::reachability::{Learned, RelayDrops};
 use crate::node::room::Room;
 use crate::node::subscribed_topics::{SubscribedTopics, TopicSelection};
 use crate::ports::{Ban, TransactionQueue, TransactionStore};
@@ -55,6 +55,8 @@ pub(in crate::node) struct Inner {
     pub(in crate::node) lagged: Arc<AtomicU64>,
     /// Own transactions that the validator did not accept.
     pub(in crate::node) refused_publishes: Arc<AtomicU64>,
+    /// Connections by way of relay servers that were dropped.
+    pub(in crate::node) relay_drops: RelayDrops,
     pub(in crate::node) queue: Arc<dyn TransactionQueue>,
     pub(in crate::node) log: Arc<dyn TransactionStore>,
     pub(in crate::node) news: LogNews,
@@ -363,6 +365,7 @@ impl PeerNode {
     pub(in crate::node) fn add_own_counts(&self, stats: &mut Stats) {
         stats.counters.events_lagged += self.0.lagged.load(Ordering::Relaxed);
         stats.counters.publishes_refused += self.0.refused_publishes.load(Ordering::Relaxed);
+        self.0.relay_drops.add_to(&mut stats.counters);
         stats.storage_failing = self.storage_failure().is_some();
         stats.listen = self.listening();
         #[cfg(feature = "compat")]

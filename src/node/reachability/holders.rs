@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, pending, select_all};
@@ -11,7 +13,7 @@ use super::{Held, Hold, draft, reason};
 use crate::error::ProbeError;
 #[cfg(feature = "port-mapping")]
 use crate::nat::{Mappings, PortMapper};
-use crate::types::CandidateSource;
+use crate::types::{CandidateSource, Counters};
 
 /// Address at which a relay server listens for the node, or why it does not; `None` until it is known.
 pub(in crate::node) type Relayed = Option<Result<SocketAddr, ProbeError>>;
@@ -22,6 +24,21 @@ pub(in crate::node) struct Relays {
     pub(in crate::node) servers: Vec<Relay>,
     /// IP addresses of the peers that may come by way of them.
     pub(in crate::node) permitted: watch::Sender<BTreeSet<IpAddr>>,
+    pub(in crate::node) drops: RelayDrops,
+}
+
+/// Counts of connections that came in by way of relay servers and were dropped.
+#[derive(Debug, Clone, Default)]
+pub(in crate::node) struct RelayDrops {
+    pub(in crate::node) refused: Arc<AtomicU64>,
+    pub(in crate::node) failed: Arc<AtomicU64>,
+}
+
+impl RelayDrops {
+    pub(in crate::node) fn add_to(&self, counters: &mut Counters) {
+        counters.relayed_refused += self.refused.load(Ordering::Relaxed);
+        counters.relayed_failed += self.failed.load(Ordering::Relaxed);
+    }
 }
 
 /// Relay server that is to listen for the node.

@@ -4,7 +4,7 @@
 //! `nat.interval`, and soon when the interfaces changed, the last link was lost, or one is there again. What it learns are
 //! candidates, which the protocol has proven by other nodes; the whole list is told each time it changes. What
 //! was learned stays while nothing newer is: an answer for `nat.interval`, the mapping of the listening port
-//! for two questions in a row without an answer. Nobody outside is asked whom the host has not named. Every
+//! for each family until two questions in a row were without an answer. Nobody outside is asked whom the host has not named. Every
 //! question may be dropped at any time.
 //!
 //! Tested by: the tests below, `tests/node/reachability.rs`.
@@ -32,7 +32,7 @@ use super::messages::{Completion, NodeState};
 
 #[cfg_attr(not(feature = "turn"), allow(unused_imports))]
 pub(super) use holders::Relay;
-pub(super) use holders::Relays;
+pub(super) use holders::{RelayDrops, Relays};
 pub(super) use outside::{Outside, Tasks};
 
 /// Interval at which the interfaces are looked at.
@@ -46,6 +46,12 @@ const MAPPING_INTERVAL: Duration = Duration::from_mins(1);
 const MAX_UNANSWERED: u32 = 2;
 /// Maximum number of candidates that the protocol is told.
 const MAX_CANDIDATES: usize = 32;
+
+/// Families of addresses, in the order of what is told of each.
+const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+
+/// Mapping of the listening port for each family, or why none is known; `None` where there is nobody to ask.
+type Mapped = [Option<Result<SocketAddr, ProbeError>>; FAMILIES.len()];
 
 /// Answers of one round of questions.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -84,7 +90,7 @@ trait Ask: Send + Sync + 'static {
     fn has_mapping(&self) -> bool;
 
     /// Asks for that.
-    fn mapping(self: Arc<Self>) -> BoxFuture<'static, Result<SocketAddr, ProbeError>>;
+    fn mapping(self: Arc<Self>) -> BoxFuture<'static, Mapped>;
 }
 
 /// What is held open for the node.
@@ -135,6 +141,27 @@ impl Schedule {
     }
 }
 
+/// Mapping of the listening port for one family.
+#[derive(Debug, Clone, Copy, Default)]
+struct PortMapping {
+    address: Option<SocketAddr>,
+    /// Number of questions without an answer since the last one with one.
+    unanswered: u32,
+}
+
+impl PortMapping {
+    fn take(&mut self, answer: Option<SocketAddr>) {
+        if answer.is_some() {
+            *self = Self { address: answer, unanswered: 0 };
+            return;
+        }
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.unanswered >= MAX_UNANSWERED {
+            self.address = None;
+        }
+    }
+}
+
 /// The worker. Everything ends when its future is dropped.
 pub(super) struct Worker {
     ask: Arc<dyn Ask>,
@@ -157,7 +184,7 @@ pub(super) struct Worker {
     answers: Answers,
     believed_until: Option<Instant>,
     nat: Vec<NatBehaviour>,
-    mapping: Option<SocketAddr>,
+    mappings: [PortMapping; FAMILIES.len()],
     mapping_failed: Option<String>,
     /// Addresses that the host was told last, by who saw them, and whether they are of IPv4.
     shown: BTreeMap<(String, bool), IpAddr>,
@@ -203,7 +230,7 @@ impl Worker {
             answers: Answers::default(),
             believed_until: None,
             nat: Vec::new(),
-            mapping: None,
+            mappings: Default::default(),
             mapping_failed: None,
             shown: BTreeMap::new(),
             told: Vec::new(),
@@ -218,7 +245,7 @@ impl Worker {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.interfaces = self.ask.interfaces();
         let mut asking = Fuse::<BoxFuture<'static, Answers>>::terminated();
-        let mut mapping = Fuse::<BoxFuture<'static, Result<SocketAddr, ProbeError>>>::terminated();
+        let mut mapping = Fuse::<BoxFuture<'static, Mapped>>::terminated();
         // It takes longest, and nothing waits for it.
         let mut classifying = Fuse::<BoxFuture<'static, Vec<NatBehaviour>>>::terminated();
         loop {
@@ -239,7 +266,7 @@ impl Worker {
                     self.take(answers);
                 }
                 nat = &mut classifying => self.nat = nat,
-                mapped = &mut mapping => self.take_mapping(mapped),
+                mapped = &mut mapping => self.take_mapping(&mapped),
                 () = sleep_until(self.answers_due.next), if may_ask && self.ask.has_servers() => {
                     self.answers_due.begin();
                     asking = Arc::clone(&self.ask).ask().fuse();
@@ -334,17 +361,26 @@ impl Worker {
         }
     }
 
-    fn take_mapping(&mut self, mapped: Result<SocketAddr, ProbeError>) {
-        self.mapping_due.end(mapped.is_ok());
-        match mapped {
-            Ok(address) => (self.mapping, self.mapping_failed) = (Some(address), None),
-            Err(error) => {
-                if self.mapping_due.unanswered >= MAX_UNANSWERED {
-                    self.mapping = None;
-                }
-                self.mapping_failed = Some(error.to_string());
-            }
+    fn take_mapping(&mut self, mapped: &Mapped) {
+        let answers = mapped.each_ref().map(|answer| answer.as_ref()?.as_ref().ok().copied());
+        // One that was there is asked for again soon, whatever the other family says.
+        let mut both = self.mappings.iter().zip(answers);
+        let is_missed = both.any(|(known, answer)| known.address.is_some() && answer.is_none());
+        self.mapping_due.end(!is_missed && answers.iter().any(Option::is_some));
+        for (known, answer) in self.mappings.iter_mut().zip(answers) {
+            known.take(answer);
         }
+        let failed = FAMILIES.iter().zip(mapped).filter_map(|(family, answer)| {
+            let error = answer.as_ref()?.as_ref().err()?;
+            Some(format!("{family}: {error}"))
+        });
+        let failed = failed.collect::<Vec<_>>().join("; ");
+        let nobody = "no server has an address that the listening port has a way to";
+        self.mapping_failed = match failed.is_empty() {
+            true if mapped.iter().all(Option::is_none) => Some(nobody.to_owned()),
+            true => None,
+            false => Some(failed),
+        };
     }
 
     /// Tells what is new.
@@ -382,9 +418,10 @@ impl Worker {
         let Some(listening) = self.listening else { return held.candidates.clone() };
         let own = self.interfaces.iter().filter(|ip| takes(listening.ip(), **ip));
         let own = own.map(|ip| draft((*ip, listening.port()).into(), CandidateSource::Interface));
-        let mapping = self.mapping.map(|at| draft(at, CandidateSource::TcpMapping));
+        let mapped = self.mappings.iter().filter_map(|mapping| mapping.address);
+        let mapped = mapped.map(|at| draft(at, CandidateSource::TcpMapping));
         let all = own
-            .chain(mapping)
+            .chain(mapped)
             .chain(held.candidates.iter().cloned())
             .chain(self.answers.candidates.iter().cloned());
         let mut named = BTreeSet::new();

@@ -14,8 +14,8 @@ use futures::future::{BoxFuture, join, join_all};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::holders::{Holders, Relays};
-use super::{Answers, Ask, Ways, Worker, draft, reason, takes};
+use super::holders::{Holders, RelayDrops, Relays};
+use super::{Answers, Ask, Mapped, Ways, Worker, draft, reason, takes};
 use crate::config::NatConfig;
 use crate::error::{FailureKind, ProbeError, StartError};
 #[cfg(all(feature = "stun", feature = "grpc"))]
@@ -100,6 +100,11 @@ impl Outside {
         })
     }
 
+    /// Where it is counted what came by way of relays and was dropped.
+    pub(in crate::node) fn relay_drops(&self) -> RelayDrops {
+        self.relays.drops.clone()
+    }
+
     /// Tasks that learn the addresses of a node which listens at this address.
     #[cfg_attr(
         not(feature = "port-mapping"),
@@ -181,17 +186,15 @@ impl Ask for Servers {
         self.listening.is_some() && self.has_stun()
     }
 
-    fn mapping(self: Arc<Self>) -> BoxFuture<'static, Result<SocketAddr, ProbeError>> {
+    fn mapping(self: Arc<Self>) -> BoxFuture<'static, Mapped> {
         async move {
             #[cfg(feature = "stun")]
             if let Some(listening) = self.listening {
-                // Behind IPv6 there is rarely a NAT.
-                let v4 = IpAddr::from([0, 0, 0, 0]);
-                let has_v4 = listening.is_ipv4() || takes(listening.ip(), v4);
-                let family = if has_v4 { Family::V4 } else { Family::V6 };
-                return tcp_mapped(listening, &self.stun, family).await;
+                // IPv6 is rarely translated, but firewalls open a port that sends there, too.
+                let [v4, v6] = Family::BOTH.map(|it| tcp_mapped(listening, &self.stun, it));
+                return join(v4, v6).await.into();
             }
-            Err(ProbeError::new(FailureKind::Unsupported, "nobody is asked"))
+            [None, None]
         }
         .boxed()
     }

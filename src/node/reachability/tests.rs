@@ -14,7 +14,9 @@ const INTERVAL: Duration = Duration::from_mins(15);
 struct Scripted {
     interfaces: Mutex<Vec<IpAddr>>,
     answer: Mutex<Option<IpAddr>>,
+    /// Mapping of the listening port for IPv4, and for IPv6, for which there is no server at first.
     mapped: Mutex<Option<SocketAddr>>,
+    mapped_v6: Mutex<Option<Option<SocketAddr>>>,
     asked: AtomicU32,
     asked_mapping: AtomicU32,
 }
@@ -59,10 +61,11 @@ impl Ask for Scripted {
         true
     }
 
-    fn mapping(self: Arc<Self>) -> BoxFuture<'static, Result<SocketAddr, ProbeError>> {
+    fn mapping(self: Arc<Self>) -> BoxFuture<'static, Mapped> {
         self.asked_mapping.fetch_add(1, Ordering::SeqCst);
-        let mapped = *self.mapped.lock().unwrap();
-        ready(mapped.ok_or_else(|| ProbeError::new(FailureKind::Timeout, "no answer"))).boxed()
+        let asked = [Some(*self.mapped.lock().unwrap()), *self.mapped_v6.lock().unwrap()];
+        let silent = || ProbeError::new(FailureKind::Timeout, "no answer");
+        ready(asked.map(|mapped| mapped.map(|mapped| mapped.ok_or_else(silent)))).boxed()
     }
 }
 
@@ -108,6 +111,7 @@ impl Setting {
             interfaces: Mutex::new(vec![ip("10.0.0.1")]),
             answer: Mutex::new(answer.map(ip)),
             mapped: Mutex::default(),
+            mapped_v6: Mutex::default(),
             asked: AtomicU32::new(0),
             asked_mapping: AtomicU32::new(0),
         });
@@ -269,6 +273,30 @@ async fn the_mapping_of_the_port_is_kept_alive_and_given_up_after_two_questions(
     node.told_without("tcp-mapping 192.0.2.1:5555").await;
     assert!(since.elapsed() >= MIN_PAUSE, "one question may be lost");
     assert!(node.learned.borrow().failed["tcp-mapping"].contains("no answer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_port_has_a_mapping_for_each_family_and_loses_each_alone() {
+    let mut node = Setting::new(None);
+    let set = |node: &Setting, v4: Option<&str>, v6: Option<&str>| {
+        let at = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        *node.servers.mapped.lock().unwrap() = at(v4);
+        *node.servers.mapped_v6.lock().unwrap() = Some(at(v6));
+    };
+    let (v4, v6) = ("192.0.2.1:4444", "[2001:db8::1]:7");
+    set(&node, Some(v4), Some(v6));
+    let told = node.told_of("tcp-mapping [2001:db8::1]:7").await;
+    assert!(told.contains(&"tcp-mapping 192.0.2.1:4444".to_owned()), "{told:?}");
+    assert!(!node.learned.borrow().failed.contains_key("tcp-mapping"));
+    set(&node, Some(v4), None);
+    let told = node.told_without("tcp-mapping [2001:db8::1]:7").await;
+    assert!(told.contains(&"tcp-mapping 192.0.2.1:4444".to_owned()), "{told:?}");
+    assert_eq!(node.learned.borrow().failed["tcp-mapping"], "ipv6: no answer");
+    // What is gone for good is no reason to ask more often.
+    let asked = node.servers.asked_mapping.load(Ordering::SeqCst);
+    pass(Duration::from_mins(10)).await;
+    let more = node.servers.asked_mapping.load(Ordering::SeqCst) - asked;
+    assert!((9..=11).contains(&more), "{more}");
 }
 
 #[tokio::test(start_paused = true)]

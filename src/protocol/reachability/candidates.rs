@@ -9,11 +9,12 @@
 //! | at a relay server | always: the word of a server that the host has chosen |
 //!
 //! In that order, global IPv6 before IPv4, and at most [`MAX_TOLD`]. Where the host has configured what to
-//! advertise, that is all, but for relays.
+//! advertise, that is all, but for relays. Addresses of a family that the node does not listen for are none,
+//! whoever names them, but for those two.
 //!
 //! Tested by: the tests below, `protocol::tests::reachability`, `sim::tests::reachability`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::types::{AddressScope, CandidateDraft, CandidateSource, Endpoint};
 
@@ -104,7 +105,7 @@ impl Candidates {
         let drafted = |draft: &CandidateDraft| self.drafted(draft, votes);
         first.into_iter().filter_map(drafted).for_each(&mut add);
         if let Some(listening) = self.listening {
-            for named in votes.named() {
+            for named in votes.named().iter().filter(|named| is_taken(listening, named.ip)) {
                 let address = SocketAddr::new(named.ip, listening.port());
                 let place = self.place(address, CandidateSource::Observed, votes);
                 add(Place { votes: named.groups, ..place });
@@ -126,7 +127,8 @@ impl Candidates {
         // What stands on one address has no other of the machine's.
         let is_elsewhere = draft.source == S::Interface && !self.listens_everywhere();
         let address = draft.endpoint.socket_addr()?;
-        (!is_own && !is_elsewhere && self.listening.is_some())
+        let is_taken = self.listening.is_some_and(|listening| is_taken(listening, address.ip()));
+        (!is_own && !is_elsewhere && is_taken)
             .then(|| self.place(address, draft.source, votes))
             .filter(|place| place.endpoint.scope() != AddressScope::Unusable && address.port() != 0)
     }
@@ -191,6 +193,13 @@ fn given(endpoint: Endpoint, source: CandidateSource, votes: &Votes) -> Place {
     Place { endpoint, source, role: Role::Given, votes, address }
 }
 
+/// Reports whether a socket that listens there takes connections to addresses of this family.
+fn is_taken(listening: SocketAddr, ip: IpAddr) -> bool {
+    // Sockets on `[::]` take both.
+    let takes_both = listening.is_ipv6() && listening.ip().is_unspecified();
+    takes_both || listening.ip().to_canonical().is_ipv4() == ip.to_canonical().is_ipv4()
+}
+
 /// Reports whether others can be asked to dial an address: not this machine's own, and at a port that may
 /// be asked for.
 fn may_be_asked(address: &SocketAddr) -> bool {
@@ -250,7 +259,7 @@ mod tests {
     #[test]
     fn what_is_told_stands_in_order_and_public_addresses_only_proven() {
         use CandidateSource as S;
-        let mut candidates = Candidates::new(&[], Some(at("0.0.0.0:5001")));
+        let mut candidates = Candidates::new(&[], Some(at("[::]:5001")));
         candidates.replace(vec![
             draft("203.0.113.9:3478", S::Relay),
             draft("[2001:db8::1]:5001", S::Interface),
@@ -291,6 +300,31 @@ mod tests {
         let places = concrete.places(&seen(&[("127.0.0.1:9", "127.0.0.1")]));
         assert_eq!((places.len(), places[0].address), (1, None), "nobody else can dial that");
         assert!(Candidates::new(&[], None).places(&votes).is_empty(), "it does not listen");
+    }
+
+    #[test]
+    fn a_family_that_the_node_does_not_listen_for_is_at_relays_alone() {
+        use CandidateSource as S;
+        let drafts = [
+            draft("[fd00::5]:5001", S::Interface),
+            draft("10.0.0.1:5001", S::Interface),
+            draft("[2001:db8::1]:7000", S::TcpMapping),
+            draft("192.0.2.1:7000", S::TcpMapping),
+            draft("[2001:db8::2]:5001", S::Http),
+            draft("[2001:db8::9]:3478", S::Relay),
+        ];
+        let votes = seen(&[("198.51.100.1:1", "192.0.2.1"), ("[2001:db9::1]:1", "2001:db8::1")]);
+        let found = |listening: &str| {
+            let mut candidates = Candidates::new(&[], Some(at(listening)));
+            candidates.replace(drafts.to_vec());
+            let places = candidates.places(&votes);
+            places.into_iter().map(|place| place.endpoint.to_string()).collect::<Vec<_>>()
+        };
+        let v4 = ["192.0.2.1:7000", "192.0.2.1:5001", "10.0.0.1:5001", "[2001:db8::9]:3478"];
+        assert_eq!(found("0.0.0.0:5001"), v4);
+        assert_eq!(found("[::]:5001").len(), 8, "all, and what each vote says");
+        let concrete = found("[2001:db8::5]:5001");
+        assert!(concrete.iter().all(|endpoint| endpoint.starts_with('[')), "{concrete:?}");
     }
 
     #[test]

@@ -33,7 +33,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 #[cfg(unix)]
 use socket2::SockRef;
-use socket2::{Domain, Protocol, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -49,6 +48,7 @@ pub(in crate::transport) use self::slots::Slot;
 use super::shared::{Shared, TARGET};
 use super::tcp;
 use crate::error::{FailureKind, TransportError};
+use crate::listen::listen_on;
 use crate::ports::{Accepted, Listener, RawLink};
 use crate::types::{TransportKind, canonical};
 
@@ -57,8 +57,6 @@ use crate::types::{TransportKind, canonical};
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Maximum number of handshakes in pipes that are over and not told yet.
 const RESULTS: usize = 16;
-/// Maximum number of connections that wait for being accepted.
-const BACKLOG: i32 = 1024;
 
 /// Accepts links on one TCP port, and on another for what a proxy passes on.
 #[derive(Debug)]
@@ -123,25 +121,6 @@ impl Socket {
 struct Relayed {
     incoming: mpsc::Receiver<(tcp::Stream, SocketAddr)>,
     port: Arc<Port>,
-}
-
-/// Listens on a TCP port; on `[::]` for both families, whatever the operating system has as its default.
-fn listen_on(bind: SocketAddr) -> io::Result<TcpListener> {
-    let socket =
-        socket2::Socket::new(Domain::for_address(bind), Type::STREAM, Some(Protocol::TCP))?;
-    // Elsewhere that lets another program take the port.
-    #[cfg(unix)]
-    socket.set_reuse_address(true)?;
-    if bind.is_ipv6()
-        && bind.ip().is_unspecified()
-        && let Err(error) = socket.set_only_v6(false)
-    {
-        tracing::warn!(target: TARGET, %bind, %error, "this system serves IPv6 alone there");
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&bind.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 impl PortListener {

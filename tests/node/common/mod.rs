@@ -16,7 +16,7 @@ use sorcha_peer::{
 /// Ends a test that hangs. No assertion depends on it.
 pub(crate) const HANG: Duration = Duration::from_mins(2);
 /// Time between two looks at a figure that no event announces.
-const GLANCE: Duration = Duration::from_millis(5);
+pub(crate) const GLANCE: Duration = Duration::from_millis(5);
 
 pub(crate) async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(HANG, work).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))

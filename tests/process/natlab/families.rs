@@ -10,8 +10,8 @@ use super::{
 /// Kinds, and what a node behind each finds over IPv6, where only `symmetric` translates; and whether
 /// others can dial it there.
 const KINDS: [(&str, &str, &str, bool); 5] = [
-    // Its firewall opens a port that sends, and over IPv6 nothing goes out from the listening one.
-    ("full-cone", "no-nat", "endpoint-independent", false),
+    // Its firewall opens a port that sends, as the listening one does to a STUN server.
+    ("full-cone", "no-nat", "endpoint-independent", true),
     ("restricted", "no-nat", "address-dependent", false),
     ("port-restricted", "no-nat", "address-and-port-dependent", false),
     ("symmetric", "address-and-port-dependent", "address-and-port-dependent", false),

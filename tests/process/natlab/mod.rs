@@ -18,6 +18,8 @@ mod heal;
 mod http1;
 mod kinds;
 mod pairs;
+#[cfg(feature = "port-mapping")]
+mod port_mapping;
 mod relays;
 
 /// Number of public hosts.
@@ -63,6 +65,13 @@ impl Lab {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "natlab {args:?}: {said}");
         String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// Folder of its state and logs.
+    #[cfg(feature = "port-mapping")]
+    fn state(&self) -> PathBuf {
+        let all = std::env::var_os("NATLAB_STATE").map_or("/run/natlab".into(), PathBuf::from);
+        all.join(&self.name)
     }
 
     /// Learns the addresses, again after `renew`.

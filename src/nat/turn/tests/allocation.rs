@@ -270,6 +270,7 @@ fn what_has_no_permission_is_not_bound() {
     desk.client.on_message(desk.now, &news).unwrap();
     desk.settle().unwrap();
     assert!(desk.out.is_empty());
+    assert_eq!([desk.client.take_refused(), desk.client.take_refused()], [1, 0]);
 }
 
 #[test]
@@ -286,6 +287,7 @@ fn endless_attempts_are_bound_at_a_pace_and_then_end_the_connection() {
     flood(&mut desk, 200).unwrap();
     desk.settle().unwrap();
     assert_eq!(desk.out.len(), 64 + 16);
+    assert_eq!(desk.client.take_refused(), 400 - 64 - 16);
     assert_eq!(flood(&mut desk, 2_000).unwrap_err().kind, FailureKind::Protocol);
 }
 

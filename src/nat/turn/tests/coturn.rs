@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::super::client::Relayed;
+use super::super::client::{Drops, Relayed};
 use super::super::relay;
 use super::coturn_process::Coturn;
 use crate::config::RelayServer;
@@ -50,7 +50,7 @@ impl Node {
         let (permitted, permitted_box) = watch::channel(BTreeSet::new());
         let (relayed_sender, relayed) = watch::channel(None);
         let mut running = JoinSet::new();
-        running.spawn(relay(&transport, server, permitted_box, relayed_sender));
+        running.spawn(relay(&transport, server, permitted_box, relayed_sender, Drops::default()));
         Self { transport, listener, permitted, relayed, _relay: running }
     }
 

@@ -255,4 +255,6 @@ async fn endless_connection_attempts() {
     assert_eq!(bench.breaks().await, FailureKind::Protocol);
     let made = bench.connections.load(Ordering::Relaxed);
     assert!(made <= 1 + 64, "{made} connections at the server's bidding");
+    let refused = bench.drops.refused.load(Ordering::Relaxed);
+    assert!(refused > 900, "{refused} counted");
 }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::super::client::{Call, Client, Net, Relayed, dial, read_message};
+use super::super::client::{Call, Client, Drops, Net, Relayed, dial, read_message};
 use super::super::codec::{self, Method};
 use super::fake::{Fake, relayed, server};
 use crate::error::{FailureKind, TransportError};
@@ -64,8 +64,8 @@ impl Net for Loopback {
         .boxed()
     }
 
-    fn accept(&self, stream: TcpStream, peer: SocketAddr) {
-        let _ = self.accepted.try_send((stream, peer));
+    fn accept(&self, stream: TcpStream, peer: SocketAddr) -> bool {
+        self.accepted.try_send((stream, peer)).is_ok()
     }
 }
 
@@ -80,6 +80,7 @@ pub(super) struct Bench {
     pub(super) connections: Arc<AtomicUsize>,
     /// Number of those that the client has not ended.
     open: watch::Receiver<usize>,
+    pub(super) drops: Drops,
     _server: JoinSet<()>,
     client: JoinSet<()>,
 }
@@ -99,12 +100,14 @@ impl Bench {
         let (calls, call_box) = mpsc::channel(16);
         let (relayed_sender, relayed) = watch::channel(None);
         let (permitted, permitted_box) = watch::channel(BTreeSet::new());
+        let drops = Drops::default();
         let client = Client {
             server: server(address),
             net: Arc::clone(&net),
             permitted: permitted_box,
             relayed: relayed_sender,
             calls: call_box,
+            drops: drops.clone(),
         };
         let mut running = JoinSet::new();
         running.spawn(client.run());
@@ -116,6 +119,7 @@ impl Bench {
             accepted,
             connections,
             open,
+            drops,
             client: running,
             _server: tasks,
         }
@@ -215,6 +219,29 @@ async fn what_a_relay_brings_begins_with_the_peers_first_byte() {
         assert_eq!(from, peer);
         in_time(talks(stream)).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_relay_tells_of_and_does_not_bring_is_counted() {
+    let bench = Bench::start(move |_, fake: &mut Fake, method, answer: &mut Vec<u8>| {
+        if method == Method::CreatePermission && fake.asked.len() == 2 {
+            let peer = "203.0.113.5:9".parse().unwrap();
+            answer.extend(fake.attempt(MessageClass::Indication, peer));
+        }
+        if method == Method::ConnectionBind {
+            answer.clear();
+            return Then::Close;
+        }
+        Then::Go
+    })
+    .await;
+    let failed = async {
+        while bench.drops.failed.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time(failed).await;
+    assert_eq!(bench.drops.refused.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
