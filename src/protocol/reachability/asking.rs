@@ -197,9 +197,8 @@ impl Asking {
         helpers: impl Iterator<Item = (PeerId, u64)>,
         now: MonoTime,
     ) {
-        let asked = |(helper, nonce)| {
-            Asked { helper, nonce, is_seen: false, outcome: None, dialler: None }
-        };
+        let asked =
+            |(helper, nonce)| Asked { helper, nonce, is_seen: false, outcome: None, dialler: None };
         let asked = helpers.map(asked).collect();
         self.next_round = now + ASK_EVERY;
         self.round = Some(Round { address, until: now + ROUND, asked, is_over: false });
