@@ -180,9 +180,14 @@ impl Asking {
                 finding.again <= now && helpers > 0 && (helpers >= HELPERS || has_waited)
             })
         };
-        let again = |address: &&SocketAddr| self.findings.get(*address).map(|f| f.again);
-        // Of equals the first.
-        addresses.iter().filter(is_due).min_by_key(again).copied()
+        // Those that nobody was asked about yet have one turn, in the order of `addresses`: a mapping that is
+        // named a moment later than the port goes before it.
+        let new = self.findings.values().filter(|f| f.is_new()).map(|f| f.since).min();
+        let turn = |address: &&SocketAddr| {
+            let finding = self.findings.get(*address)?;
+            if finding.is_new() { new } else { Some(finding.again) }
+        };
+        addresses.iter().filter(is_due).min_by_key(turn).copied()
     }
 
     /// Reports whether a peer was asked in the latest round.
@@ -282,6 +287,11 @@ impl Asking {
 }
 
 impl Finding {
+    /// Reports whether nobody was asked about it yet.
+    fn is_new(&self) -> bool {
+        self.again == self.since
+    }
+
     /// Takes what a round has found.
     fn take(&mut self, verdict: Verdict, now: MonoTime) {
         let was_proven = matches!(self.verdict, Verdict::Proven | Verdict::Lapsed);
