@@ -16,7 +16,7 @@ struct Scripted {
     answer: Mutex<Option<IpAddr>>,
     /// Mapping of the listening port for IPv4, and for IPv6, for which there is no server at first.
     mapped: Mutex<Option<SocketAddr>>,
-    mapped_v6: Mutex<Option<Option<SocketAddr>>>,
+    mapped_v6: Mutex<Option<Result<SocketAddr, ()>>>,
     asked: AtomicU32,
     asked_mapping: AtomicU32,
 }
@@ -63,9 +63,10 @@ impl Ask for Scripted {
 
     fn mapping(self: Arc<Self>) -> BoxFuture<'static, Mapped> {
         self.asked_mapping.fetch_add(1, Ordering::SeqCst);
-        let asked = [Some(*self.mapped.lock().unwrap()), *self.mapped_v6.lock().unwrap()];
-        let silent = || ProbeError::new(FailureKind::Timeout, "no answer");
-        ready(asked.map(|mapped| mapped.map(|mapped| mapped.ok_or_else(silent)))).boxed()
+        let v4 = self.mapped.lock().unwrap().ok_or(());
+        let asked = [Some(v4), *self.mapped_v6.lock().unwrap()];
+        let silent = |()| ProbeError::new(FailureKind::Timeout, "no answer");
+        ready(asked.map(|mapped| mapped.map(|mapped| mapped.map_err(silent)))).boxed()
     }
 }
 
@@ -281,7 +282,7 @@ async fn the_port_has_a_mapping_for_each_family_and_loses_each_alone() {
     let set = |node: &Setting, v4: Option<&str>, v6: Option<&str>| {
         let at = |text: Option<&str>| text.map(|text| text.parse().unwrap());
         *node.servers.mapped.lock().unwrap() = at(v4);
-        *node.servers.mapped_v6.lock().unwrap() = Some(at(v6));
+        *node.servers.mapped_v6.lock().unwrap() = Some(at(v6).ok_or(()));
     };
     let (v4, v6) = ("192.0.2.1:4444", "[2001:db8::1]:7");
     set(&node, Some(v4), Some(v6));
