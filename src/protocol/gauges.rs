@@ -86,7 +86,7 @@ impl Protocol {
             gauge("votes", reach.votes.len(), reachability::MAX_VOTES),
             gauge("addresses asked about", reach.asking.len(), reachability::MAX_PLACES),
             gauge("hosts remembered", reach.contacts.len(), reachability::MAX_CONTACTS),
-            gauge("hosts dialled for others", reach.visited.len(), reachability::MAX_CONTACTS),
+            gauge("hosts dialled", reach.visited.len(), reachability::MAX_CONTACTS),
             gauge("dial-backs under way", dial_backs, reachability::MAX_UNDER_WAY),
             gauge("paced dial-backs", paced, reachability::MAX_PACED),
             gauge("places nearby", self.membership.nearby.len(), membership::MAX_PLACES),

@@ -225,8 +225,8 @@ impl Protocol {
     /// The next thing to do; drain to `None` after every [`Protocol::handle`].
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.env.out.pop_front();
-        if let Some(Output::Dial { dial, endpoint, .. }) = &output {
-            self.note_dialled(*dial, endpoint);
+        if let Some(Output::Dial { endpoint, .. }) = &output {
+            self.note_dialled(endpoint);
         }
         output
     }

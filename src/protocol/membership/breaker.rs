@@ -71,11 +71,6 @@ impl Breakers {
         }
     }
 
-    /// Reports whether a breaker is closed.
-    pub(super) fn is_closed(&self, key: &Key) -> bool {
-        self.0.get(key).is_none_or(|breaker| matches!(breaker.state, State::Closed))
-    }
-
     /// A walk that was admitted begins; `true` when it is the probe of a breaker that was open.
     pub(super) fn begin(&mut self, key: &Key, walk: WalkId, until: MonoTime) -> bool {
         let Some(breaker) = self.0.get_mut(key) else { return false };

@@ -40,7 +40,7 @@ pub(super) use ladder::{PATIENCE, WalkId};
 pub(super) use nearby::MAX_PLACES;
 pub(super) use peer_exchange::{ask_for_peers, policy_allows, scope_of};
 
-use breaker::{Breakers, Key};
+use breaker::Breakers;
 use dead_ends::DeadEnds;
 use dials::Dial;
 use ladder::{RetryBudget, Walk};
@@ -137,11 +137,6 @@ impl Membership {
     /// Reports whether a walk has ended.
     pub(super) fn is_over(&self, walk: WalkId) -> bool {
         !self.walks.contains_key(&walk)
-    }
-
-    /// Reports whether the breaker of a peer is closed.
-    pub(super) fn is_breaker_closed(&self, peer: &PeerId) -> bool {
-        self.breakers.is_closed(&Key::Peer(*peer))
     }
 
     /// Number of breakers that are not closed.

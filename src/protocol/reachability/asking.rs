@@ -12,9 +12,10 @@
 //! round before if there are. One that says "reached" counts for nothing: what counts is that a stranger
 //! came to this node and said the nonce of the round, which nobody can pretend who was not let in. "Failed"
 //! can be said by anybody, who may be one's helper and another one's dialler: so it takes two that have nobody
-//! in common, helper or dialler, in a round in which nobody was seen. Where the address was proven, it takes two
-//! such rounds with no other answer between, for an outage may be short. A helper that does not say who dialled,
-//! as peers of earlier versions do, counts for itself alone.
+//! in common, helper or dialler, and nobody who was seen. They may come from rounds of 15 minutes: where most
+//! peers are linked with each other, one round finds one stranger. Where the address was proven, it takes that
+//! twice with no other answer between, for an outage may be short. A helper that does not say who dialled, as
+//! peers of earlier versions do, counts for itself alone.
 //!
 //! Where others found nobody to dial, as in a network in which each is linked with each, one that was seen is
 //! enough; and what was proven stays told, as lapsed, until it is denied.
@@ -24,7 +25,7 @@
 //!
 //! Tested by: the tests below, `protocol::tests::reachability`, `sim::tests::reachability`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) const ROUND: Duration = Duration::from_secs(15);
 const SETTLE: Duration = Duration::from_secs(5);
 /// Number of rounds in vain after which the next ones are ever later.
 const PATIENCE: u32 = 3;
+/// Maximum number of failures that are remembered of an address.
+const MAX_FAILURES: usize = 4 * HELPERS;
 
 /// What is known of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,7 @@ pub(super) enum Verdict {
 }
 
 /// Address of this node, and what others found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Finding {
     pub(super) verdict: Verdict,
     /// End of the verdict.
@@ -74,29 +77,18 @@ pub(super) struct Finding {
     pub(super) tries: u32,
     /// True: the last round that found something out denied what an earlier one proved.
     is_doubted: bool,
+    /// Those who failed since the latest verdict, or since somebody was seen, and when; the latest last.
+    failures: VecDeque<(Parties, MonoTime)>,
 }
 
-/// A peer that was asked.
+/// Who had a part in a dial-back, as far as is known.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct Parties {
     helper: PeerId,
-    nonce: u64,
-    /// True: somebody came and said the nonce.
-    is_seen: bool,
-    outcome: Option<DialBackOutcome>,
-    /// Peer that dialled, as the helper says.
     dialler: Option<PeerId>,
 }
 
-impl Asked {
-    fn is_open(&self) -> bool {
-        !self.is_seen && self.outcome.is_none()
-    }
-
-    fn has_failed(&self) -> bool {
-        !self.is_seen && self.outcome == Some(DialBackOutcome::Failed)
-    }
-
+impl Parties {
     fn involves(&self, peer: PeerId) -> bool {
         self.helper == peer || self.dialler == Some(peer)
     }
@@ -107,20 +99,33 @@ impl Asked {
     }
 }
 
+/// A peer that was asked.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    /// The peer itself, and who dialled, as it says.
+    parties: Parties,
+    nonce: u64,
+    /// True: somebody came and said the nonce.
+    is_seen: bool,
+    outcome: Option<DialBackOutcome>,
+}
+
+impl Asked {
+    fn is_open(&self) -> bool {
+        !self.is_seen && self.outcome.is_none()
+    }
+
+    fn has_failed(&self) -> bool {
+        !self.is_seen && self.outcome == Some(DialBackOutcome::Failed)
+    }
+}
+
 #[derive(Debug)]
 struct Round {
     address: SocketAddr,
     until: MonoTime,
     asked: Vec<Asked>,
     is_over: bool,
-}
-
-impl Round {
-    /// Reports whether two have failed who cannot be one liar.
-    fn is_denied(&self) -> bool {
-        let failed = || self.asked.iter().filter(|asked| asked.has_failed());
-        failed().any(|one| failed().any(|other| one.is_apart(other)))
-    }
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +148,7 @@ impl Asking {
                 since: now,
                 tries: 0,
                 is_doubted: false,
+                failures: VecDeque::new(),
             });
         }
         for finding in self.findings.values_mut().filter(|finding| finding.until <= now) {
@@ -192,7 +198,10 @@ impl Asking {
 
     /// Reports whether a peer was asked in the latest round.
     pub(super) fn was_asked(&self, helper: &PeerId) -> bool {
-        self.round.iter().flat_map(|round| &round.asked).any(|asked| asked.helper == *helper)
+        self.round
+            .iter()
+            .flat_map(|round| &round.asked)
+            .any(|asked| asked.parties.helper == *helper)
     }
 
     /// Begins a round: these peers are asked, each with a nonce of its own.
@@ -202,8 +211,10 @@ impl Asking {
         helpers: impl Iterator<Item = (PeerId, u64)>,
         now: MonoTime,
     ) {
-        let asked =
-            |(helper, nonce)| Asked { helper, nonce, is_seen: false, outcome: None, dialler: None };
+        let asked = |(helper, nonce)| {
+            let parties = Parties { helper, dialler: None };
+            Asked { parties, nonce, is_seen: false, outcome: None }
+        };
         let asked = helpers.map(asked).collect();
         self.next_round = now + ASK_EVERY;
         self.round = Some(Round { address, until: now + ROUND, asked, is_over: false });
@@ -230,14 +241,16 @@ impl Asking {
         dialler: Option<PeerId>,
     ) -> bool {
         let mut asked = self.round.iter_mut().flat_map(|round| &mut round.asked);
-        let found = asked.find(|a| a.helper == *helper && a.nonce == nonce && a.outcome.is_none());
-        found.map(|asked| (asked.outcome, asked.dialler) = (Some(outcome), dialler)).is_some()
+        let is_it = |a: &&mut Asked| a.parties.helper == *helper && a.nonce == nonce;
+        let Some(asked) = asked.find(|a| is_it(a) && a.outcome.is_none()) else { return false };
+        (asked.outcome, asked.parties.dialler) = (Some(outcome), dialler);
+        true
     }
 
     /// The link with a peer has ended: there will be no answer.
     pub(super) fn note_gone(&mut self, helper: &PeerId) {
         let asked = self.round.iter_mut().flat_map(|round| &mut round.asked);
-        for asked in asked.filter(|asked| asked.helper == *helper && asked.is_open()) {
+        for asked in asked.filter(|asked| asked.parties.helper == *helper && asked.is_open()) {
             asked.outcome = Some(DialBackOutcome::Refused);
         }
     }
@@ -249,19 +262,23 @@ impl Asking {
         let count = |is: fn(&Asked) -> bool| round.asked.iter().filter(|asked| is(asked)).count();
         let (seen, failed) = (count(|a| a.is_seen), count(Asked::has_failed));
         let has_time = now < round.until && count(Asked::is_open) > 0;
-        let verdict = if seen >= QUORUM {
-            Verdict::Proven
-        } else if has_time {
+        if seen < QUORUM && has_time {
             return None;
-        } else if seen == 0 && round.is_denied() {
-            Verdict::NotReached
-        } else if seen > 0 && failed == 0 {
+        }
+        round.is_over = true;
+        let (address, silent) = (round.address, round.asked.len() - seen - failed);
+        let failures = round.asked.iter().filter(|asked| asked.has_failed());
+        let finding = self.findings.get_mut(&address);
+        let is_denied = finding.is_some_and(|finding| {
+            finding.is_denied(seen > 0, failures.map(|asked| asked.parties), now)
+        });
+        let verdict = if seen >= QUORUM || (seen > 0 && failed == 0) {
             Verdict::Proven
+        } else if is_denied {
+            Verdict::NotReached
         } else {
             Verdict::Waiting
         };
-        round.is_over = true;
-        let (address, silent) = (round.address, round.asked.len() - seen - failed);
         if let Some(finding) = self.findings.get_mut(&address) {
             finding.take(verdict, now);
         }
@@ -292,6 +309,26 @@ impl Finding {
         self.again == self.since
     }
 
+    /// Takes who failed in a round; reports whether two of late have who cannot be one liar.
+    fn is_denied(
+        &mut self,
+        was_seen: bool,
+        failures: impl Iterator<Item = Parties>,
+        now: MonoTime,
+    ) -> bool {
+        if was_seen {
+            self.failures.clear();
+            return false;
+        }
+        self.failures.retain(|(_, at)| now.since(*at) < COUNTS_FOR);
+        self.failures.extend(failures.map(|parties| (parties, now)));
+        while self.failures.len() > MAX_FAILURES {
+            self.failures.pop_front();
+        }
+        let parties = || self.failures.iter().map(|(parties, _)| parties);
+        parties().any(|one| parties().any(|other| one.is_apart(other)))
+    }
+
     /// Takes what a round has found.
     fn take(&mut self, verdict: Verdict, now: MonoTime) {
         let was_proven = matches!(self.verdict, Verdict::Proven | Verdict::Lapsed);
@@ -305,6 +342,9 @@ impl Finding {
         } else {
             (self.verdict, self.tries, self.is_doubted) = (verdict, 0, false);
             (self.until, self.again) = (now + COUNTS_FOR, now + ASK_AGAIN_AFTER);
+        }
+        if verdict != Verdict::Waiting {
+            self.failures.clear();
         }
     }
 }
@@ -454,5 +494,34 @@ mod tests {
         assert_eq!(rounds[0], 5);
         assert_eq!(pauses[..6], [65, 65, 65, 130, 260, 520]);
         assert!(pauses[6..].iter().all(|pause| *pause == 600), "{pauses:?}");
+    }
+
+    #[test]
+    fn failures_of_rounds_near_each_other_count_together_until_somebody_is_seen() {
+        let round = |asking: &mut Asking, from: u64, seen: bool, dialler: u8| {
+            begun(asking, 3, at(from));
+            if seen {
+                asking.note_seen(2);
+            }
+            assert!(asking.note_answer(&peer(1), 1, O::Failed, Some(peer(dialler))));
+            asking.end_round(at(from + 15)).map(|(_, verdict, _)| verdict)
+        };
+        // The helper is the same, so another one stands for it in the second round.
+        let other = |asking: &mut Asking, from: u64| {
+            begun(asking, 3, at(from));
+            assert!(asking.note_answer(&peer(3), 3, O::Failed, Some(peer(12))));
+            asking.end_round(at(from + 15)).map(|(_, verdict, _)| verdict)
+        };
+        let mut asking = Asking::default();
+        assert_eq!(round(&mut asking, 0, false, 11), Some(Verdict::Waiting));
+        assert_eq!(round(&mut asking, 100, false, 12), Some(Verdict::Waiting), "of one helper");
+        assert_eq!(other(&mut asking, 200), Some(Verdict::NotReached));
+        let mut asking = Asking::default();
+        assert_eq!(round(&mut asking, 0, false, 11), Some(Verdict::Waiting));
+        assert_eq!(round(&mut asking, 100, true, 11), Some(Verdict::Waiting));
+        assert_eq!(other(&mut asking, 200), Some(Verdict::Waiting), "one was seen between");
+        let mut asking = Asking::default();
+        assert_eq!(round(&mut asking, 0, false, 11), Some(Verdict::Waiting));
+        assert_eq!(other(&mut asking, 15 + 900), Some(Verdict::Waiting), "too long ago");
     }
 }

@@ -1,4 +1,4 @@
-//! Hosts that there was a link with until lately, or a dial to.
+//! Hosts that there was a connection with until lately, or a dial to.
 //!
 //! What a node has sent packets to may be let in by its NAT or its firewall, and nobody else: so whoever is
 //! in here can prove nothing. Counted is by IPv4 address and by /64 of IPv6.

@@ -113,11 +113,6 @@ impl Helping {
         self.dialling.iter().find(|task| task.link == Some(link)).map(|task| task.nonce)
     }
 
-    /// Reports whether a dial is a dial-back.
-    pub(super) fn is_task(&self, dial: DialId) -> bool {
-        self.dialling.iter().any(|task| task.dial == dial)
-    }
-
     /// A dial has led to a connection; `true` if it is a dial-back.
     pub(in crate::protocol) fn note_opened(&mut self, dial: DialId, link: LinkId) -> bool {
         let task = self.dialling.iter_mut().find(|task| task.dial == dial);
@@ -282,7 +277,6 @@ impl Protocol {
         let is_allowed = policy_allows(self.env.config.discovery.addresses, scope_of(l), &endpoint)
             && self.env.config.network.trust.allows(&peer)
             && !self.guard.is_banned(&peer, self.env.corroborated())
-            && self.membership.is_breaker_closed(&peer)
             && is_port_dialled_back(address.port());
         let is_own = peer == self.env.me
             || self.membership.dead_ends.own_until(&endpoint, now).is_some()

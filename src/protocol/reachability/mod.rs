@@ -32,7 +32,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::protocol::Protocol;
-use crate::protocol::io::{DialId, Output};
+use crate::protocol::io::Output;
 use crate::protocol::link::Link;
 use crate::protocol::timers::Timer;
 use crate::types::{
@@ -71,7 +71,8 @@ pub(super) struct OwnReach {
     pub(super) asking: Asking,
     pub(super) helping: Helping,
     pub(super) contacts: Contacts,
-    /// Hosts that were dialled for others: to them this node is a stranger still, and they are none to it.
+    /// Hosts that were dialled lately: where no connection came of it, this node is a stranger to them still, and
+    /// they are none to it.
     pub(super) visited: Contacts,
     /// Endpoints that were told last.
     told: Vec<Endpoint>,
@@ -152,14 +153,14 @@ impl Protocol {
     }
 
     /// A dial goes out, and opens the filter of this node to whoever is there, whatever comes of it.
-    pub(in crate::protocol) fn note_dialled(&mut self, dial: DialId, endpoint: &Endpoint) {
-        let Some(address) = endpoint.socket_addr() else { return };
-        let OwnReach { helping, contacts, visited, .. } = &mut self.reachability;
-        let hosts = if helping.is_task(dial) { visited } else { contacts };
-        hosts.note(address.ip(), self.env.now);
+    pub(in crate::protocol) fn note_dialled(&mut self, endpoint: &Endpoint) {
+        if let Some(address) = endpoint.socket_addr() {
+            self.reachability.visited.note(address.ip(), self.env.now);
+        }
     }
 
-    /// Reports whether nothing was exchanged with a host lately, but over `link` and by dial-backs.
+    /// Reports whether there was no connection with a host lately, but `link` and dial-backs: a host that did not
+    /// answer has let nobody in.
     fn is_stranger(&self, ip: IpAddr, link: Option<LinkId>) -> bool {
         let host = host_of(ip);
         let is_there = |l: &Link| {

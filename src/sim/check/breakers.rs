@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::checker::{Checker, Seen};
 use crate::protocol::{Input, Output};
-use crate::types::{Event, PeerId};
+use crate::types::{Event, Message, PeerId};
 
 /// Whom a breaker is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,13 +21,16 @@ enum State {
 
 /// A breaker never skips half-open and never lets two probes through: what is open is dialled by a
 /// probe alone, a probe follows an opening, and what was open closes by its probe or by a sign of the
-/// peer.
+/// peer. A dial-back for somebody else is no walk to the peer: that a node has failed to reach it is no reason
+/// to keep silent about it.
 #[derive(Debug, Default)]
 pub struct BreakersHold {
     /// Breakers that are not closed.
     states: BTreeMap<(usize, Whose), State>,
     /// Nodes whose turn was begun by a sign of a peer, or by the host.
     signs: BTreeMap<usize, bool>,
+    /// Peers that a node was asked to dial in the turn that it is in.
+    asked: BTreeMap<usize, Vec<PeerId>>,
 }
 
 impl BreakersHold {
@@ -73,6 +76,7 @@ impl Checker for BreakersHold {
             Seen::Started { node, .. } => {
                 self.states.retain(|(of, _), _| of != node);
                 self.signs.remove(node);
+                self.asked.remove(node);
             }
             Seen::Input { node, input } => {
                 let is_sign = matches!(
@@ -80,6 +84,7 @@ impl Checker for BreakersHold {
                     Input::LinkOpened { .. } | Input::Received { .. } | Input::ResetBreaker { .. }
                 );
                 self.signs.insert(*node, is_sign);
+                self.asked.insert(*node, dial_backs(input));
             }
             Seen::Output { node, output: Output::Emit(event) } => {
                 return self.on_event(*node, event, found);
@@ -87,7 +92,11 @@ impl Checker for BreakersHold {
             Seen::Output { node, output: Output::Dial { endpoint, expected, .. } } => {
                 let address = || Whose::Address(endpoint.to_string());
                 let whose = expected.map_or_else(address, Whose::Peer);
-                if self.states.get(&(*node, whose)) == Some(&State::Open) {
+                let is_asked =
+                    |peer: &PeerId| self.asked.get(node).is_some_and(|all| all.contains(peer));
+                if self.states.get(&(*node, whose)) == Some(&State::Open)
+                    && !expected.as_ref().is_some_and(is_asked)
+                {
                     found.push(format!("node {node} dials {endpoint} past an open breaker"));
                 }
                 return 1;
@@ -96,4 +105,14 @@ impl Checker for BreakersHold {
         }
         0
     }
+}
+
+/// Returns the peers that a node is asked to dial by an input.
+fn dial_backs(input: &Input) -> Vec<PeerId> {
+    let Input::Received { messages, .. } = input else { return Vec::new() };
+    let peers = messages.iter().filter_map(|message| match message {
+        Message::DialBackTask { peer, .. } => Some(*peer),
+        _ => None,
+    });
+    peers.collect()
 }
