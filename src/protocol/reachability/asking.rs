@@ -359,6 +359,8 @@ mod tests {
 
     /// Nonces that were seen, answers, and what comes of it.
     type Case<'a> = (&'a [u64], &'a [(u8, O)], Option<Verdict>);
+    /// Helper and dialler of a failure.
+    type Pair = (u8, Option<u8>);
 
     fn at(seconds: u64) -> MonoTime {
         MonoTime::from_duration(Duration::from_secs(seconds))
@@ -405,7 +407,7 @@ mod tests {
     #[test]
     fn two_failures_count_if_no_liar_can_have_had_a_part_in_both() {
         // Helper and dialler of each failure.
-        let cases: [(&[(u8, Option<u8>)], Verdict); 7] = [
+        let cases: [(&[Pair], Verdict); 7] = [
             (&[(1, Some(11)), (2, Some(12))], Verdict::NotReached),
             (&[(1, Some(2)), (2, Some(12))], Verdict::Waiting),
             (&[(1, Some(11)), (2, Some(1))], Verdict::Waiting),
