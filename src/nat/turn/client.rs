@@ -3,8 +3,8 @@
 //! Contract: [`Client::run`] allocates, keeps the allocation and begins anew when it is lost, with delays of
 //! full jitter below 1 s, doubled up to 1 min; below 1 to 10 min where only somebody's hand helps. It ends when
 //! it is dropped, and the allocation with it, since that lives as long as its connection. A connection that
-//! comes in is bound at once, at most [`MAX_BINDS`] at a time; beyond those the relay drops them; what is dropped is counted. Every wait
-//! has its time, and what is read ahead is less than two messages.
+//! comes in is bound at once, at most [`MAX_BINDS`] at a time; beyond those the relay drops them; what is dropped is
+//! counted. Every wait has its time, and what is read ahead is less than two messages.
 //!
 //! Tested by: `super::tests`.
 

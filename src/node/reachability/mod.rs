@@ -4,8 +4,8 @@
 //! `nat.interval`, and soon when the interfaces changed, the last link was lost, or one is there again. What it learns are
 //! candidates, which the protocol has proven by other nodes; the whole list is told each time it changes. What
 //! was learned stays while nothing newer is: an answer for `nat.interval`, the mapping of the listening port
-//! for each family until two questions in a row were without an answer. Nobody outside is asked whom the host has not named. Every
-//! question may be dropped at any time.
+//! for each family until two questions in a row were without an answer. Nobody outside is asked whom the host
+//! has not named. Every question may be dropped at any time.
 //!
 //! Tested by: the tests below, `tests/node/reachability.rs`.
 

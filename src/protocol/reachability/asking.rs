@@ -406,7 +406,6 @@ mod tests {
 
     #[test]
     fn two_failures_count_if_no_liar_can_have_had_a_part_in_both() {
-        // Helper and dialler of each failure.
         let cases: [(&[Pair], Verdict); 7] = [
             (&[(1, Some(11)), (2, Some(12))], Verdict::NotReached),
             (&[(1, Some(2)), (2, Some(12))], Verdict::Waiting),
